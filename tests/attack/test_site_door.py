@@ -5,6 +5,9 @@ documents before the hub's own servicer, table and authority.
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import ssl
 import stat
 import subprocess
 import threading
@@ -17,6 +20,7 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Conflict, Denied, NotFound, Tampered, Unavailable
@@ -43,7 +47,8 @@ from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.reports import Reports
 from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites
-from penstock_edge_gateway.hub.store import Tables
+from penstock_edge_gateway.hub.store import SiteRow, Tables
+from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.identity import FILE, SiteIdentity
 from penstock_edge_gateway.site.introduction import look, wrong_clock
 from penstock_edge_gateway.site.join import join
@@ -303,3 +308,55 @@ def test_a_clock_that_is_wrong_is_named_with_the_hubs(running: Running) -> None:
 
     until(shut, what="the door shows the other certificate")
     assert look(identity.hub, identity.authority).authority == identity.authority
+
+
+@pytest.mark.parametrize("hours", [-72, -1, 1, 72])
+def test_a_machine_whose_clock_is_off_joins_or_is_told_by_how_much(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """`hours`: of the site's clock ahead of the hub's. Instead of the machine's clock the certificate is
+    set, which TLS looks at, and what the site reads the time from.
+    """
+    ahead = timedelta(hours=hours)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + ahead
+
+    monkeypatch.setattr("penstock_edge_gateway.site.join.datetime", Clock)
+    running.sites.handed.unlink()
+    running.authority.hand_over(running.sites.handed, datetime.now(UTC) - ahead)
+    running.sites.write()
+    shown = json.loads(running.sites.handed.read_text())["certificate"]
+    until(lambda: certificate_at(running.sites.listen) == shown, what="the door shows that certificate")
+    token = running.token(f"clock-{hours + 100}")
+    both = f"this machine's clock says {Clock.now(UTC):%Y-%m-%d %H:%M}"
+    if ahead < -certificates.BACKDATED:
+        with pytest.raises(Unavailable, match=f"{both}.*, the hub's {datetime.now(UTC):%Y-%m-%d}"):
+            join(tmp_path, token)
+        return
+    identity = join(tmp_path, token)
+
+    async def greeted() -> None:
+        async with identity.channel() as channel:
+            await Hub(channel).hello(lambda: Clock.now(UTC))
+
+    with capture_logs() as logs:
+        asyncio.run(greeted())
+    assert both in next(one["reason"] for one in logs if one["event"] == "wrong_clock")
+    with running.store.snapshot() as session:
+        row = session.get_one(SiteRow, identity.site)
+        assert row.clock_ahead_s == pytest.approx(ahead.total_seconds(), abs=60)
+
+
+def certificate_at(address: str) -> str:
+    """What the door proves itself with now, PEM."""
+    host, _, port = address.rpartition(":")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as raw,
+        context.wrap_socket(raw, server_hostname=JOIN_NAME) as tls,
+    ):
+        return ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True) or b"")

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,23 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "credit-risk" / "pipeline.yam
 EVENTS, PREDICTIONS = "credit-risk.applications.events.v1", "credit-risk.predictions.v1"
 LETTERS = "edge-positions.v1.penstock.edge_gateway.dlq"
 BATCH = 50
+PREDICTION = {
+    "id": "6f1c",
+    "pipeline": "credit-risk",
+    "digest": "sha256:" + "a" * 64,
+    "generation": 3,
+    "time": "2026-01-02T03:04:05Z",
+    "milliseconds": 1.5,
+    "protocol": "grpc",
+    "status": "OK",
+    "traceparent": None,
+    "rows": 1,
+    "inputs": {"age": [41.0]},
+    "probabilities": [[0.25, 0.75]],
+    "values": None,
+    "decisions": ["yes"],
+    "undecoded": None,
+}
 
 
 class Hub:
@@ -213,26 +231,23 @@ def test_what_no_topic_takes_is_a_dead_letter_with_the_sites_name(hub: Hub) -> N
     assert {letter["dlq-site"] for letter in letters} == {b"branch-1"}
 
 
+def test_what_a_wrong_clock_wrote_arrives_as_it_was_written_at_the_hubs_time(hub: Hub) -> None:
+    """Kafka refuses a message of more than an hour ahead, and the transaction with it."""
+    now = datetime.now(UTC)
+    wrong = [f"{now + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}" for hours in (-72, -1, 1, 72)]
+    events = [event(number, submitted_at=at) for number, at in enumerate(wrong)]
+    records = [Forwarded(prediction=orjson.dumps(PREDICTION | {"time": at})) for at in wrong]
+    assert not answered(lambda: hub.forward(events)).rejected
+    assert not answered(lambda: hub.forward(records, lane="predictions")).rejected
+    for topic, field in ((EVENTS, "submitted_at"), (PREDICTIONS, "time")):
+        found = hub.read(topic)
+        assert sorted(orjson.loads(one.value() or b"")[field] for one in found) == sorted(wrong)
+        for one in found:
+            assert abs(one.timestamp()[1] / 1000 - now.timestamp()) < 600
+
+
 def test_a_prediction_names_the_site_that_forwarded_it(hub: Hub) -> None:
-    said = {
-        "id": "6f1c",
-        "pipeline": "credit-risk",
-        "digest": "sha256:" + "a" * 64,
-        "generation": 3,
-        "time": "2026-01-02T03:04:05Z",
-        "milliseconds": 1.5,
-        "protocol": "grpc",
-        "status": "OK",
-        "traceparent": None,
-        "rows": 1,
-        "inputs": {"age": [41.0]},
-        "probabilities": [[0.25, 0.75]],
-        "values": None,
-        "decisions": ["yes"],
-        "undecoded": None,
-        "site": "another",
-        "from_a_newer_release": True,
-    }
+    said = PREDICTION | {"site": "another", "from_a_newer_release": True}
     records = [
         Forwarded(prediction=one)
         for one in (orjson.dumps(said), b"{", b"{}", orjson.dumps(said | {"rows": "x"}))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,12 +17,17 @@ import pytest
 
 from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
 from penstock.runtime import rpc
+from penstock.testing.namespace import line_or_skip
 from penstock.testing.wait import until_async
 from penstock.testing.wire import Wire
 from penstock_edge_gateway import certificates
+from penstock_edge_gateway.site import hub as way
 from penstock_edge_gateway.site import introduction
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.identity import SiteIdentity
+
+FAST = 30  # times as fast as life
+GRPC_WAITS = {"initial": 1000, "max": 60_000}  # for a connection, by itself
 
 
 class Quiet(hub_pb2_grpc.HubServiceServicer):
@@ -40,10 +47,11 @@ class Door:
     hub: Quiet
     wire: Wire
     site: SiteIdentity  # which reaches the hub over the wire
+    port: int
 
 
 @asynccontextmanager
-async def door(made: datetime) -> AsyncIterator[Door]:
+async def door(made: datetime, host: str = "127.0.0.1") -> AsyncIterator[Door]:
     """A door whose certificate was made at that time."""
     authority = certificates.new_authority(made)
     own, key = certificates.door_identity(authority, made), certificates.new_key()
@@ -54,11 +62,11 @@ async def door(made: datetime) -> AsyncIterator[Door]:
     credentials = grpc.ssl_server_credentials([pair], authority.certificate_pem.encode(), True)
     server, hub = rpc.server(), Quiet()
     hub_pb2_grpc.add_HubServiceServicer_to_server(hub, server)
-    port = server.add_secure_port("127.0.0.1:0", credentials)
+    port = server.add_secure_port(f"{host}:0", credentials)
     await server.start()
-    with Wire(to=port) as wire:
+    with Wire(to=port, host=host) as wire:
         pems = authority.certificate_pem, certificate, certificates.key_pem(key)
-        yield Door(hub, wire, SiteIdentity("branch-1", wire.address, *pems))
+        yield Door(hub, wire, SiteIdentity("branch-1", wire.address, *pems), port)
     await server.stop(0)
 
 
@@ -87,6 +95,28 @@ async def test_a_line_that_is_dead_without_a_word_is_noticed_within_90_s() -> No
         watches.cancel()
 
 
+async def test_a_line_that_flaps_costs_less_than_a_megabyte_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three minutes in six seconds; the later ones stand for the rest of the hour."""
+    for name in ("_FIRST_S", "LONGEST_S", "_HOLDS_S"):
+        monkeypatch.setattr(way, name, getattr(way, name) / FAST)
+    faster = [(f"grpc.{which}_reconnect_backoff_ms", ms // FAST) for which, ms in GRPC_WAITS.items()]
+    async with door(datetime.now(UTC)) as there, there.site.channel(*faster) as channel:
+        hub, wire, sent = Hub(channel), there.wire, [0]
+        calls = [
+            asyncio.create_task(hub.call(hub.stub.Watch, hub_pb2.WatchRequest, within=300)) for _ in range(3)
+        ]
+        for _ in range(3):
+            for _ in range(60):
+                wire.cut()
+                wire.mend()
+                await asyncio.sleep(1 / FAST)  # a second of the line's
+            sent.append(wire.up + wire.down)
+        assert there.hub.watched > 3
+        for call in calls:
+            call.cancel()
+    assert sent[3] + (sent[3] - sent[1]) / 2 * 57 < 1_000_000
+
+
 @pytest.mark.slow
 async def test_a_line_that_breaks_every_second_costs_less_than_a_megabyte_an_hour() -> None:
     async with door(datetime.now(UTC)) as there, there.site.channel() as channel:
@@ -105,3 +135,50 @@ async def test_a_line_that_breaks_every_second_costs_less_than_a_megabyte_an_hou
         assert 0 < wire.up + wire.down - before < 1_000_000 / 30
         for call in calls:
             call.cancel()
+
+
+BEHIND_THE_LINE = """\
+import asyncio, sys
+from pathlib import Path
+from penstock.edge_gateway.v1 import hub_pb2
+from penstock.testing.namespace import line_or_skip
+from penstock.testing.wait import until_async
+from penstock_edge_gateway.site.hub import Hub
+from penstock_edge_gateway.site.identity import SiteIdentity
+
+async def main():
+    async with SiteIdentity.load(Path(sys.argv[1])).channel() as channel:
+        hub = Hub(channel)
+        call = asyncio.create_task(hub.call(hub.stub.Watch, hub_pb2.WatchRequest, within=300))
+        await until_async(lambda: "not called" not in hub.why, within=200)
+        print(hub.why, flush=True)
+        await call
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_packets_that_vanish_are_noticed_within_90_s_and_the_line_is_used_again(
+    tmp_path: Path,
+) -> None:
+    """Packets are lost beneath TCP: nobody resets anything, on either side."""
+    with line_or_skip() as line:
+        async with door(datetime.now(UTC), line.here) as there:
+            address = f"{line.here}:{there.port}"
+            replace(there.site, hub=address).save(tmp_path)
+            site = await asyncio.create_subprocess_exec(
+                *line.beyond, sys.executable, "-c", BEHIND_THE_LINE, tmp_path, stdout=asyncio.subprocess.PIPE
+            )
+            assert site.stdout
+            try:
+                await until_async(lambda: there.hub.watched)
+                line.cut()
+                began = time.monotonic()
+                said = await asyncio.wait_for(site.stdout.readline(), 100)
+                assert time.monotonic() - began < 90, said
+                line.mend()
+                await until_async(lambda: there.hub.watched == 2)
+            finally:
+                site.kill()
+                await site.wait()

@@ -128,6 +128,23 @@ async def test_events_that_wait_for_too_long_let_no_more_in(tmp_path: Path) -> N
         await publishes.publish("loans", "applications", [event(1)])
 
 
+async def test_a_wrong_clock_makes_nothing_older_in_the_spool_and_is_named_where_an_event_is_ahead_of_it(
+    tmp_path: Path,
+) -> None:
+    now, file = [NOW], lending.pipeline()
+    with Spool(tmp_path / "e.db", durable=True, size=1 << 20) as spool:
+        lane = Lane("events", spool)
+        publishes = Publisher(lambda _: file, lane, age=DAY, clock=lambda: now[0])
+        for ahead in (timedelta(hours=-1), timedelta(hours=1), 3 * DAY):
+            now[0] = NOW + ahead
+            assert not await publishes.publish("loans", "applications", [event(0)])
+            assert lane_status(lane).oldest.ToTimedelta() < timedelta(minutes=5)
+        now[0] = NOW - 3 * DAY
+        (reject,) = (await publishes.publish("loans", "applications", [event(0)])).values()
+    assert (reject.reason, reject.field) == ("bad_timestamp", "at")
+    assert "more than 1d ahead of the clock" in reject.detail
+
+
 async def test_publishers_share_commits(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     commits: list[int] = []
     append = lane.spool.append

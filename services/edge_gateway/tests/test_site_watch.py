@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import orjson
 import pytest
 
 from penstock.contracts.errors import NotFound
@@ -23,10 +24,11 @@ from penstock.packages.admission import Admission
 from penstock.runtime import rpc
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
-from penstock.testing import packages
+from penstock.testing import lending, packages
 from penstock.testing.broker import free_ports
 from penstock.testing.promoting import NAME, Registry
 from penstock.testing.wait import until_async
+from penstock.testing.wire import Wire
 from penstock_edge_gateway.site import fetching
 from penstock_edge_gateway.site.fetching import ARCHIVE, PackageFetch
 from penstock_edge_gateway.site.hub import Hub
@@ -40,6 +42,7 @@ from penstock_edge_gateway.site.watch import Watch
 
 Context = grpc.aio.ServicerContext[Any, Any]
 RANGE = 4096
+NEXT_RELEASE = b"\xfa\x07\x05later"  # field 127 of any message, with five bytes
 
 
 class HubServicer(hub_pb2_grpc.HubServiceServicer):
@@ -149,6 +152,19 @@ async def test_a_promotion_is_fetched_by_ranges_and_goes_on_where_a_cut_ended_on
     assert list((site.folder / "incoming").iterdir()) == []
 
 
+async def test_a_line_that_is_cut_in_mid_download_costs_no_byte_twice_but_of_one_range(site: Site) -> None:
+    promotion = site.hub.registry.version()
+    size = promotion.version.package.size
+    with Wire(to=site.port) as wire:
+        site.port = wire.port
+        async with site.running() as (serving, _):
+            site.hub.offer(promotions=[promotion.model_dump_json().encode()])
+            wire.cut_after(size // 2)
+            await until_async(lambda: serving.models)
+        assert wire.connections == 2
+        assert size < wire.down < size + 2 * RANGE + 10_000  # headers, and what is around the promotion
+
+
 async def test_what_was_begun_goes_on_after_a_restart_and_begins_anew_where_it_was_damaged(
     site: Site,
 ) -> None:
@@ -214,6 +230,37 @@ async def test_applied_pipelines_are_kept_and_deleted_ones_are_not(site: Site) -
         assert pipelines.numbers == {}
     async with site.running() as (_, pipelines):
         assert pipelines.numbers == {}
+
+
+async def test_a_hub_of_the_next_release_is_understood_as_far_as_this_one_knows(site: Site) -> None:
+    registry = site.hub.registry
+    promotion = registry.version().model_dump(mode="json") | {"of_the_next_release": {"why": "x"}}
+    spec = lending.spec(of_the_next_release={"kept": "30d"})
+    applied = packages.applied(registry.keys, spec=spec, number=4).model_dump(mode="json")
+    known = pb.WatchResponse(
+        promotions=[orjson.dumps(promotion)], pipelines=[orjson.dumps(applied | {"of_the_next_release": 1})]
+    )
+    async with site.running() as (serving, pipelines):
+        site.hub.offers = pb.WatchResponse.FromString(known.SerializeToString() + NEXT_RELEASE)
+        site.hub.changed.set()
+        await until_async(lambda: serving.models)
+        assert pipelines.numbers == {NAME: 4}
+        assert pipelines.get(NAME) == lending.pipeline()
+
+
+async def test_news_of_a_kind_that_this_release_does_not_know_are_not_asked_for_again_at_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock_edge_gateway.site.watch.AFTER_NONSENSE_S", 0.2)
+    site.hub.repeats = True
+    site.hub.offers = pb.WatchResponse.FromString(NEXT_RELEASE)
+    began = time.monotonic()
+    async with site.running() as (serving, _):
+        await until_async(lambda: len(site.hub.statuses) > 3)
+        assert time.monotonic() - began > 0.5
+        site.hub.repeats = False
+        site.hub.offer(promotions=[site.hub.registry.version().model_dump_json().encode()])
+        await until_async(lambda: serving.models)
 
 
 async def test_an_erasure_is_carried_out_and_confirmed(site: Site) -> None:

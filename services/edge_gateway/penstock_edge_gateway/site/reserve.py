@@ -14,18 +14,21 @@ class Reserve:
     def __init__(self, path: Path, size: int) -> None:
         self._path = path
         self._size = size
-        self.take()
 
-    def take(self) -> None:
-        """Takes the room again where the disk has twice as much left."""
+    def take(self) -> bool:
+        """Takes the room again where the disk has twice as much left. Tells whether it is held."""
+        if self._path.exists():
+            return True
         disk = os.statvfs(self._path.parent)
-        if self._path.exists() or disk.f_bavail * disk.f_frsize < 2 * self._size:
-            return
+        if disk.f_bavail * disk.f_frsize < 2 * self._size:
+            return False
         try:
             with self._path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, self._size)
         except OSError:  # another program was faster
             self._path.unlink(missing_ok=True)
+            return False
+        return True
 
     def give_back(self) -> bool:
         """Frees the room; False where there was none."""

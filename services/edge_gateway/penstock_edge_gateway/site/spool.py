@@ -187,13 +187,8 @@ class Spool:
             now = self._clock()
             first = self._base + self._last + 1
             rows = [(number, now, *record) for number, record in enumerate(records, first)]
-            try:
-                with self._file.transaction():
-                    self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, 0, '')", rows)
-            except sqlite3.OperationalError as error:
-                if without_room(error):
-                    raise Full from error
-                raise
+            if not (self._insert(rows) or (self._file.regain() and self._insert(rows))):
+                raise Full
             self._last += len(rows)
             if self._oldest is None and rows:
                 self._oldest = now
@@ -228,7 +223,8 @@ class Spool:
                 self._file.freeing(self._delete_reached)
             time.sleep(_WAY_S)
         self._shrink()
-        self._file.reserve.take()
+        with self._held():
+            self._file.regain()
 
     def _shrink(self) -> None:
         # Gigabytes take long: whoever appends meanwhile comes between two steps.
@@ -302,6 +298,17 @@ class Spool:
             )
 
     # -- rows ----------------------------------------------------------------------------------
+
+    def _insert(self, rows: Sequence[tuple[object, ...]]) -> bool:
+        """Tells whether there was room for all of them; else there is none."""
+        try:
+            with self._file.transaction():
+                self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, 0, '')", rows)
+        except sqlite3.OperationalError as error:
+            if without_room(error):
+                return False
+            raise
+        return True
 
     def _note(self) -> None:
         boot, ahead = self._clock.boot, self._clock.ahead

@@ -33,7 +33,7 @@ class SpoolFile:
         self._condemned = path.with_name(f"{path.name}-damaged")
         self.aside: Path | None = None
         """Where a file lies that was damaged."""
-        self.reserve = Reserve(path.with_suffix(".reserve"), 2 * _LOG_BYTES)
+        self._reserve = Reserve(path.with_suffix(".reserve"), 2 * _LOG_BYTES)
         if self._condemned.exists():
             self._move_aside()
         try:
@@ -41,7 +41,7 @@ class SpoolFile:
         except sqlite3.DatabaseError as error:
             if is_damage(error):
                 self.begin_anew()
-            elif without_room(error) and self.reserve.give_back():
+            elif without_room(error) and self._reserve.give_back():
                 self._open()
             else:
                 raise
@@ -56,10 +56,24 @@ class SpoolFile:
             f"journal_size_limit = {_LOG_BYTES}",
             f"synchronous = {'FULL' if self._durable else 'NORMAL'}",
             "secure_delete = ON",
-            f"max_page_count = {self._size // _PAGE_BYTES}",
         ):
             self.db.execute(f"PRAGMA {pragma}")
         self.db.executescript(self._schema)
+        self._grows = True
+        self._bound(self._reserve.take())
+
+    def _bound(self, grows: bool) -> None:
+        self._grows = grows
+        self.db.execute(f"PRAGMA max_page_count = {self._size // _PAGE_BYTES if grows else 1}")  # as it is
+
+    def regain(self) -> bool:
+        """Takes the reserve again where the disk has room. Tells whether the file may grow from now on, and
+        might not before: without a reserve it does not, or nothing could be deleted in the end.
+        """
+        if self._grows or not self._reserve.take():
+            return False
+        self._bound(grows=True)
+        return True
 
     def condemn(self) -> None:
         """Has the next start move the file aside: damage was found in it."""
@@ -106,8 +120,9 @@ class SpoolFile:
             with self.transaction():
                 return change()
         except sqlite3.OperationalError as error:
-            if not (without_room(error) and self.reserve.give_back()):
+            if not (without_room(error) and self._reserve.give_back()):
                 raise
+        self._bound(grows=False)
         with self.transaction():
             return change()
 
