@@ -38,6 +38,7 @@ from penstock.testing.wait import until_async
 from penstock_edge_gateway.site.forwarder import RECORDS, Forwarder
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.site.publisher import Publisher
 from penstock_edge_gateway.site.site_servicer import SiteServicer
 from penstock_edge_gateway.site.spool import Record, Spool
@@ -137,7 +138,14 @@ async def serve(folder: Path) -> None:
     file = Pipeline.model_validate(BENCH)
     with Spool(folder / "events.db", durable=True, size=1 << 30) as spool:
         lane = Lane("events", spool)
-        publisher = Publisher(lambda _: file, lane, age=timedelta(1), clock=lambda: datetime.now(UTC))
+        keys = PseudonymKeys(folder / "pseudonyms")
+        publisher = Publisher(
+            lambda _: file,
+            lane,
+            age=timedelta(1),
+            clock=lambda: datetime.now(UTC),
+            pseudonym=keys.pseudonym,
+        )
         server = rpc.server()
         servicer = SiteServicer(publisher, site_pb2.SiteStatus)
         site_pb2_grpc.add_SiteServiceServicer_to_server(servicer, server)

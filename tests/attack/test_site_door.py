@@ -44,6 +44,7 @@ from penstock_edge_gateway.hub.forward.lanes import Position
 from penstock_edge_gateway.hub.forward.lease import Lease
 from penstock_edge_gateway.hub.hub_servicer import HubServicer
 from penstock_edge_gateway.hub.news import News
+from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.hub.reports import Reports
 from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites
@@ -122,7 +123,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     keys = Keys(folder / "keys")
     keys.ensure()
     callers = Callers(store, authority.secret)
-    news = News("penstock.edge_gateway", keys)
+    news = News("penstock.edge_gateway", keys, PseudonymKeys(folder))
     servicer = HubServicer(
         store,
         running.table,

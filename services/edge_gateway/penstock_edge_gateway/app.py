@@ -23,6 +23,7 @@ from penstock_edge_gateway.hub.forward.write import GROUP
 from penstock_edge_gateway.hub.hub_servicer import HubServicer
 from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.people_servicer import PeopleServicer
+from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.hub.reports import Reports
 from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites
@@ -37,7 +38,8 @@ RENEW_EVERY_S: Final = 3600.0
 async def run(settings: Settings) -> None:
     async with Service("edge_gateway", settings) as service:
         store = await service.store(Tables.metadata, migrations="penstock_edge_gateway.migrations")
-        news = News(GROUP, Keys(settings.platform.keys))
+        pseudonyms = PseudonymKeys(settings.data_dir)
+        news = News(GROUP, Keys(settings.platform.keys), pseudonyms)
         await service.restores(news.applied, news)
         forwarder = Forwarder(
             settings.platform.kafka,
@@ -52,7 +54,8 @@ async def run(settings: Settings) -> None:
         reports = Reports(service.clock)
         shelf = Shelf(service.artifacts, settings.data_dir / "packages", news.version)
 
-        service.serve(add_EdgeGatewayServiceServicer_to_server, PeopleServicer(store, sites, news.changed))
+        people = PeopleServicer(store, sites, news.changed, news.pseudonym)
+        service.serve(add_EdgeGatewayServiceServicer_to_server, people)
         service.serve(
             add_HubServiceServicer_to_server,
             HubServicer(store, sites, callers, reports, news, shelf, forwarder, service.clock),

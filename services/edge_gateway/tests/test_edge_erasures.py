@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from penstock.edge_gateway.v1.edge_gateway_pb2 import EraseAtSitesRequest
 from penstock.edge_gateway.v1.hub_pb2 import Forwarded, ForwardRequest, SpooledEvent
 from penstock.runtime.kafka.messages import BY_KEY, Produced
 from penstock.runtime.store import Effect, Store
@@ -18,6 +19,7 @@ from penstock_edge_gateway.hub.authority import Authority
 from penstock_edge_gateway.hub.forward import positions
 from penstock_edge_gateway.hub.forward.lanes import batch_of
 from penstock_edge_gateway.hub.forward.write import Write
+from penstock_edge_gateway.hub.people_servicer import PeopleServicer
 from penstock_edge_gateway.hub.sites import Sites
 from penstock_edge_gateway.hub.store import ENROLLED, INVITED, REVOKED, ErasureRow, SiteRow, Tables
 from penstock_edge_gateway.site.lane import Lane
@@ -61,6 +63,20 @@ def test_an_erasure_waits_for_each_site_and_is_forgotten_once_all_have_done_it(d
     do(lambda effect: erasures.confirm(effect, "branch-1", 2))
     assert do(lambda effect: effect.session.query(ErasureRow).count()) == 0
     assert do(lambda effect: erasures.newest(effect.session)) == 2, "serials go on rising"
+
+
+def test_a_person_is_erased_under_its_pseudonym_too_and_told_of_where_it_may_stand(
+    do: Do, database: str
+) -> None:
+    row = SiteRow(name="branch-1", state=ENROLLED, since=NOW, incarnation=1, erased=0)
+    do(lambda effect: effect.session.add(row))
+    store = Store.open(database, Tables.metadata)
+    people = PeopleServicer(store, None, lambda: None, lambda pipeline, entity: f"{pipeline}-{entity}")  # type: ignore[arg-type]
+    asked = people.EraseAtSites(EraseAtSitesRequest(pipeline="loans", entity="p3"), None)  # type: ignore[arg-type]
+    answer = asyncio.run(asked)
+    store.close()
+    assert (answer.serial, list(answer.sites), answer.pseudonym) == (2, ["branch-1"], "loans-p3")
+    assert do(lambda effect: pending(effect, "branch-1")) == [(1, "p3"), (2, "loans-p3")]
 
 
 def test_a_revoked_site_keeps_no_name_of_whom_it_was_to_erase(do: Do, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from penstock_edge_gateway.hub.forward.forwarder import Forwarder
 from penstock_edge_gateway.hub.forward.lease import Lease
 from penstock_edge_gateway.hub.hub_servicer import JOINING, HubServicer
 from penstock_edge_gateway.hub.news import News
+from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.hub.reports import Reports
 from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites
@@ -59,7 +60,7 @@ class Hub:
 
     def __init__(self, folder: Path, store: Store) -> None:
         self.store = store
-        self.news = News("penstock.edge_gateway", Keys(folder / "keys"))
+        self.news = News("penstock.edge_gateway", Keys(folder / "keys"), PseudonymKeys(folder))
         self.sites = Sites(Authority.open(folder, START), "hub:9443", lambda: START)
         forwarder = Forwarder(
             KafkaSettings(),

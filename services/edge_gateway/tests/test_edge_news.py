@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.errors import Invalid, NotFound, Unavailable
+from penstock.contracts.errors import Invalid, NotFound, Tampered, Unavailable
 from penstock.contracts.events import (
     Event,
     ModelVersionPromoted,
@@ -24,10 +24,12 @@ from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.router import Router
-from penstock.testing import packages
+from penstock.testing import lending, packages
 from penstock_edge_gateway.hub import news as told
 from penstock_edge_gateway.hub.news import News
+from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.hub.shelf import RANGE_BYTES, Shelf
+from penstock_edge_gateway.pseudonyms import fingerprint, pseudonym
 
 ARCHIVE, SIGNATURE = FetchPackageRequest.PART_ARCHIVE, FetchPackageRequest.PART_SIGNATURE
 DIGESTS = ["sha256:" + digit * 64 for digit in "abc"]
@@ -41,8 +43,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 
 @pytest.fixture
-def news(keys: Keys) -> News:
-    return News("penstock.edge_gateway", keys)
+def news(keys: Keys, tmp_path: Path) -> News:
+    return News("penstock.edge_gateway", keys, PseudonymKeys(tmp_path))
 
 
 async def tell(router: Router | None, event: Event) -> None:
@@ -64,7 +66,7 @@ def promoted(
     return packages.promotion(keys, version, proof, generation=generation)
 
 
-async def newer(news: News, within_s: float = 0, **known: dict[str, int] | int) -> WatchResponse:
+async def newer(news: News, within_s: float = 0, **known: object) -> WatchResponse:
     async def nothing() -> list[Erasure]:
         return []
 
@@ -81,6 +83,31 @@ async def test_a_site_is_told_what_it_does_not_know_as_the_registry_signed_it(ne
     assert not (await newer(news, numbers={"loans": 1}, generations={"loans": 2})).ByteSize()
     await tell(news.router, promoted(keys, DIGESTS[1], 1))  # comes late
     assert not (await newer(news, numbers={"loans": 1}, generations={"loans": 2})).ByteSize()
+
+
+async def test_a_site_gets_the_key_of_pseudonyms_until_it_has_that_one(
+    news: News, keys: Keys, tmp_path: Path
+) -> None:
+    plain = lending.spec(pipeline="cards")
+    file = lending.spec(edge={"may_leave": ["income", "purpose", "defaulted"], "pseudonymize": ["sex"]})
+    news.applied.complete = True
+    await tell(news.applied.router, packages.applied(keys, spec=plain))
+    assert not (await newer(news, numbers={"cards": 1})).ByteSize()
+    assert (news.pseudonym("cards", "p3"), news.pseudonym("loans", "p3")) == (None, None)
+    await tell(news.applied.router, packages.applied(keys, number=2, spec=file))
+    known = {"numbers": {"loans": 2, "cards": 1}}
+    told = (await newer(news, **known)).pseudonym_keys
+    assert (list(told), len(told["loans"])) == (["loans"], 32)
+    assert told["loans"] == PseudonymKeys(tmp_path).key("loans") != PseudonymKeys(tmp_path).key("cards")
+    assert (await newer(news, **known, pseudonym_keys={"loans": "another"})).pseudonym_keys == told
+    has = {"loans": fingerprint(told["loans"])}
+    assert not (await newer(news, **known, pseudonym_keys=has)).ByteSize()
+    assert news.pseudonym("loans", "p3") == pseudonym(told["loans"], "applicant_id", "p3")
+    (secret,) = tmp_path.glob("pseudonyms*")
+    assert secret.stat().st_mode & 0o777 == 0o600
+    secret.write_text("{}")
+    with pytest.raises(Tampered, match="secret of all pseudonyms"):
+        news.pseudonym("loans", "p3")
 
 
 async def test_one_who_waits_is_told_at_once(news: News, keys: Keys) -> None:

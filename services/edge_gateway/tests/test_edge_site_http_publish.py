@@ -15,6 +15,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.testing import lending
 from penstock_edge_gateway.site.http_publish import MAX_BODY_BYTES, Message, PublishOverHttp, Receive, Send
 from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.site.publisher import Publisher
 from penstock_edge_gateway.site.spool import Record, Spool
 
@@ -50,7 +51,10 @@ async def post(spool: Spool, body: bytes, path: str = EVENTS, method: str = "POS
         sent.append(message)
 
     now = datetime(2026, 3, 1, tzinfo=UTC)
-    publisher = Publisher(find, Lane("events", spool), age=timedelta(1), clock=lambda: now)
+    keys = PseudonymKeys(Path("nowhere"))
+    publisher = Publisher(
+        find, Lane("events", spool), age=timedelta(1), clock=lambda: now, pseudonym=keys.pseudonym
+    )
     await PublishOverHttp(publisher, others)({"path": path, "method": method}, receive, send)
     return sent[0]["status"], json.loads(sent[1]["body"])
 

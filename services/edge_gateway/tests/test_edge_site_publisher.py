@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.errors import Conflict, NotFound, TooLarge
+from penstock.contracts.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.validation import Accepted, Rules
 from penstock.testing import lending
+from penstock_edge_gateway.pseudonyms import pseudonym
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.lane_status import lane_status
+from penstock_edge_gateway.site.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.site.publisher import Publisher
 from penstock_edge_gateway.site.spool import Record, Spool
 
@@ -28,9 +31,14 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
         yield Lane("events", spool)
 
 
-def publisher(lane: Lane, pipeline: Pipeline | None = None, age: timedelta = 30 * DAY) -> Publisher:
-    file = pipeline or lending.pipeline()
-    return Publisher({file.pipeline: file}.__getitem__, lane, age=age, clock=lambda: NOW)
+def publisher(
+    lane: Lane,
+    pipeline: Pipeline | None = None,
+    age: timedelta = 30 * DAY,
+    keys: PseudonymKeys = PseudonymKeys(Path("nowhere")),  # noqa: B008
+) -> Publisher:
+    files = {"loans": pipeline or lending.pipeline()}
+    return Publisher(files.__getitem__, lane, age=age, clock=lambda: NOW, pseudonym=keys.pseudonym)
 
 
 def event(number: int, at: str = "2026-03-01T12:00:00Z", **more: object) -> bytes:
@@ -65,7 +73,8 @@ async def test_a_source_that_is_not_there_names_those_that_are(lane: Lane) -> No
 
 async def test_a_changed_file_holds_for_the_next_event(lane: Lane) -> None:
     files = {"loans": lending.pipeline()}
-    publishes = Publisher(lambda name: files[name], lane, age=DAY, clock=lambda: NOW)
+    keys = PseudonymKeys(Path("nowhere"))
+    publishes = Publisher(files.__getitem__, lane, age=DAY, clock=lambda: NOW, pseudonym=keys.pseudonym)
     assert await publishes.publish("loans", "applications", [event(0, channel="web")])
     source = lending.spec()["sources"]["applications"]
     changed = source | {"fields": source["fields"] | {"channel": {"type": "category"}}}
@@ -98,6 +107,44 @@ async def test_what_may_not_leave_never_comes_to_disk(lane: Lane, tmp_path: Path
 async def test_a_required_field_that_may_not_leave_is_refused_by_name(lane: Lane) -> None:
     with pytest.raises(Conflict, match="`phone` is required in every event of `applications`"):
         await publisher(lane, private(required=True)).publish("loans", "applications", [event(0)])
+
+
+PSEUDONYMOUS = {"may_leave": ["income", "defaulted"], "pseudonymize": ["phone", "applicant_id"]}
+
+
+async def test_a_value_that_may_not_leave_is_kept_as_its_pseudonym(lane: Lane, tmp_path: Path) -> None:
+    file = lending.pipeline(sources=private().model_dump(by_alias=True)["sources"], edge=PSEUDONYMOUS)
+    keys, key = PseudonymKeys(tmp_path / "pseudonyms"), bytes(range(32))
+    publishes = publisher(lane, file, keys=keys)
+    events = [event(7, phone="canary-1", purpose="canary-2"), event(7, phone="canary-1"), event(8, phone="")]
+    with pytest.raises(Unavailable, match="the key for pseudonyms of `loans` has not come"):
+        await publishes.publish("loans", "applications", events)
+    assert lane.spool.waiting == 0
+    keys.take("loans", key)
+    assert not await publishes.publish("loans", "applications", events)
+    kept = [one for one in lane.spool.read(10, 1 << 20).entries if isinstance(one, Record)]
+    person, phone = pseudonym(key, "applicant_id", "p7"), pseudonym(key, "phone", "canary-1")
+    assert (len(phone), phone == pseudonym(key, "applicant_id", "canary-1")) == (32, False)
+    assert [one.entity for one in kept] == [person, person, pseudonym(key, "applicant_id", "p8")]
+    assert json.loads(kept[0].body) == json.loads(event(7)) | {"applicant_id": person, "phone": phone}
+    assert "phone" not in json.loads(kept[2].body), "nothing is no value"
+    spooled = [file for file in tmp_path.iterdir() if file.is_file()]
+    assert [file for file in spooled if b"canary" in file.read_bytes() or key in file.read_bytes()] == []
+    rules = Rules(file, "applications")
+    assert all(isinstance(rules.check(one.body), Accepted) for one in kept), "ingest accepts it"
+
+
+async def test_a_key_is_kept_for_the_next_start_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+    keys = PseudonymKeys(tmp_path)
+    keys.take("loans", bytes(32))
+    keys.take("cards", bytes(range(32)))
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+    (tmp_path / "cards.key").write_bytes(b"torn")
+    again = PseudonymKeys(tmp_path)
+    assert again.fingerprints == {"loans": keys.fingerprints["loans"]}
+    assert again.pseudonym("loans", "f", "v") == keys.pseudonym("loans", "f", "v")
+    with pytest.raises(Invalid):
+        keys.take("loans", b"short")
 
 
 async def test_a_full_spool_refuses_and_says_since_when(lane: Lane) -> None:

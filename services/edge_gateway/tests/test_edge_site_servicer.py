@@ -19,6 +19,7 @@ from penstock.edge_gateway.v1 import site_pb2, site_pb2_grpc
 from penstock.runtime import rpc
 from penstock.testing import lending
 from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.site.publisher import Publisher
 from penstock_edge_gateway.site.site_servicer import SiteServicer
 from penstock_edge_gateway.site.spool import Record, Spool
@@ -32,7 +33,7 @@ def lane(tmp_path: Path) -> Lane:
 
 
 @pytest.fixture
-async def address(lane: Lane) -> AsyncIterator[str]:
+async def address(lane: Lane, tmp_path: Path) -> AsyncIterator[str]:
     files = {"loans": lending.pipeline()}
 
     def find(name: str) -> Pipeline:
@@ -40,7 +41,10 @@ async def address(lane: Lane) -> AsyncIterator[str]:
             raise NotFound(f"no pipeline `{name}`")
         return files[name]
 
-    publisher = Publisher(find, lane, age=timedelta(days=1), clock=lambda: datetime.now(UTC))
+    keys = PseudonymKeys(tmp_path / "pseudonyms")
+    publisher = Publisher(
+        find, lane, age=timedelta(days=1), clock=lambda: datetime.now(UTC), pseudonym=keys.pseudonym
+    )
     server = rpc.server()
     servicer = SiteServicer(publisher, lambda: site_pb2.SiteStatus(site="branch-1"))
     site_pb2_grpc.add_SiteServiceServicer_to_server(servicer, server)

@@ -31,7 +31,7 @@ async def test_sites_are_listed_by_name_and_one_that_is_none_is_not_found(
 ) -> None:
     store = Store.open(database, Tables.metadata, migrations=MIGRATIONS)
     sites = Sites(Authority.open(tmp_path, NOW), "hub:9443", lambda: NOW)
-    people = PeopleServicer(store, sites, lambda: None)
+    people = PeopleServicer(store, sites, lambda: None, lambda pipeline, entity: None)
 
     for name in ("plant-2", "branch-1"):
         made = await people.EnrollSite(EnrollSiteRequest(site=name), None)  # type: ignore[arg-type]

@@ -22,14 +22,16 @@ import grpc
 import numpy as np
 import orjson
 import pytest
+from recording_hub import RecordingHub
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput, service_pb2
 
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Invalid, NotFound
-from penstock.edge_gateway.v1 import site_pb2
+from penstock.edge_gateway.v1 import hub_pb2, site_pb2
 from penstock.edge_gateway.v1.site_pb2_grpc import SiteServiceStub
 from penstock.inference.v1 import inference_pb2 as pb
 from penstock.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from penstock.packages import trust_updates
 from penstock.packages.admission import Admission, from_artifacts
 from penstock.packages.keys import Keys
 from penstock.runtime.readiness import Readiness
@@ -38,10 +40,12 @@ from penstock.testing import lending, packages
 from penstock.testing.broker import free_ports
 from penstock.testing.promoting import NAME, Registry
 from penstock.testing.wait import until, until_async
+from penstock_edge_gateway.pseudonyms import pseudonym
 from penstock_edge_gateway.site.identity import SiteIdentity
 from penstock_edge_gateway.site.pipelines import Pipelines
 from penstock_edge_gateway.site.serving import Serving
 from penstock_edge_gateway.site.trial import Bounds
+from penstock_edge_gateway.site.trust import SiteTrust
 from penstock_edge_gateway.site.versions import Versions
 
 pytestmark = pytest.mark.process
@@ -244,27 +248,42 @@ def test_it_stops_and_had_loaded_nothing_of_the_platform(site: Running) -> None:
     assert '"event": "stopping"' in site.log.read_text()
 
 
-def test_what_may_not_leave_is_in_no_file_of_a_site(site: Running) -> None:
-    spec = lending.spec(edge={"may_leave": ["income", "defaulted", "sex"]})
-    keys = site.home / "keys"
-    Pipelines(site.home / "pipelines", keys).apply(packages.applied(Keys(keys), spec=spec))
-    event = {"application_id": "a1", "applicant_id": "p1", "at": "2026-03-01T12:00:00Z", "income": 1.0}
-    events = [event | {"purpose": "canary-3"}, event | {"income": "canary-4"}, event | {"other": "canary-5"}]
+def test_what_may_not_leave_is_in_no_file_of_a_site_and_never_on_the_wire(site: Running) -> None:
+    edge = {"may_leave": ["income", "defaulted"], "pseudonymize": ["sex", "applicant_id"]}
+    keys, key = site.home / "keys", bytes(range(100, 132))
+    Pipelines(site.home / "pipelines", keys).apply(packages.applied(Keys(keys), spec=lending.spec(edge=edge)))
+    SiteTrust(site.home).begin(trust_updates.written(trust_updates.read(keys)))
+    event = {"application_id": "a1", "applicant_id": "canary-6", "at": "2026-03-01T12:00:00Z", "income": 1.0}
+    events = [
+        event | {"purpose": "canary-3", "sex": "canary-7"},
+        event | {"income": "canary-4"},
+        event | {"other": "canary-5"},
+    ]
     asked = site_pb2.PublishRequest(
         pipeline=NAME, source="applications", events=[orjson.dumps(one) for one in events]
     )
-    again = Running(site.home)
-    try:
-        until(lambda: infer(again, request(b"canary-1")), what="it answers", despite=grpc.RpcError)
-        with pytest.raises(grpc.RpcError):
-            infer(again, request(b"canary-2\xff"))
-        answer = SiteServiceStub(again.channel).Publish(asked, timeout=10)
-        again.stop()
-    finally:
-        again.kill()
+    hub = RecordingHub(hub_pb2.WatchResponse(pseudonym_keys={NAME: key}))
+    with hub.serving("branch-1") as identity:
+        identity.save(site.home)
+        again = Running(site.home)
+        try:
+            until(lambda: infer(again, request(b"canary-1")), what="it answers", despite=grpc.RpcError)
+            with pytest.raises(grpc.RpcError):
+                infer(again, request(b"canary-2\xff"))
+            publish = SiteServiceStub(again.channel).Publish
+            answer = until(lambda: publish(asked, timeout=10), what="its key came", despite=grpc.RpcError)
+            until(lambda: len(hub.heard["Forward"]) == 2 and hub.heard["Watch"][1:], what="it forwards")
+            again.stop()
+        finally:
+            again.kill()
     assert (answer.accepted, len(answer.rejected)) == (1, 2)
     assert again.records()[-1]["inputs"] == {"income": [1.0], "purpose": [None]}
+    told = b"".join(one for calls in hub.heard.values() for one in calls)
+    assert pseudonym(key, "sex", "canary-7").encode() in told
+    assert b"probabilities" in told
+    assert b"canary" not in told
     files = [file for file in site.home.rglob("*") if file.is_file()]
     assert {"log", "events.db", "predictions.db"} <= {file.name for file in files}
     assert any("traces" in file.parts for file in files)
     assert [file for file in files if b"canary" in file.read_bytes()] == []
+    assert [file.name for file in files if key in file.read_bytes()] == [f"{NAME}.key"]

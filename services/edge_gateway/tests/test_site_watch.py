@@ -29,10 +29,12 @@ from penstock.testing.broker import free_ports
 from penstock.testing.promoting import NAME, Registry
 from penstock.testing.wait import until_async
 from penstock.testing.wire import Wire
+from penstock_edge_gateway.pseudonyms import fingerprint
 from penstock_edge_gateway.site import fetching
 from penstock_edge_gateway.site.fetching import ARCHIVE, PackageFetch
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.pipelines import Pipelines
+from penstock_edge_gateway.site.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.site.reporting import Reporting
 from penstock_edge_gateway.site.serving import Serving
 from penstock_edge_gateway.site.trial import Bounds
@@ -58,6 +60,7 @@ class HubServicer(hub_pb2_grpc.HubServiceServicer):
         self.spoiled = False
         self.erased = 0  # serial of the last erasure that the site has confirmed
         self.repeats = False
+        self.pseudonym_keys: dict[str, str] = {}  # names of those that the site has
         self.statuses: list[site_pb2.SiteStatus] = []
 
     def offer(self, **what: Any) -> None:
@@ -69,6 +72,7 @@ class HubServicer(hub_pb2_grpc.HubServiceServicer):
             self.offers.trust = b""
         self.statuses.append(request.status)
         self.erased = request.erased
+        self.pseudonym_keys = dict(request.pseudonym_keys)
         known = dict(request.generations).get(NAME, 0), dict(request.numbers).get(NAME, 0)
         if known[0] >= self.registry.generation:
             self.offers.ClearField("promotions")
@@ -118,7 +122,8 @@ class Site:
             async def erase(pipeline: str, entity: str) -> None:
                 self.erased.append((pipeline, entity))
 
-            watch = Watch(hub, serving, pipelines, self.trust, reporting.status, erase)
+            self.pseudonyms = PseudonymKeys(self.folder / "pseudonyms")
+            watch = Watch(hub, serving, pipelines, self.trust, self.pseudonyms, reporting.status, erase)
             tasks = [asyncio.create_task(work()) for work in (serving.run, watch.run)]
             yield serving, pipelines
             for task in tasks:
@@ -261,6 +266,18 @@ async def test_news_of_a_kind_that_this_release_does_not_know_are_not_asked_for_
         site.hub.repeats = False
         site.hub.offer(promotions=[site.hub.registry.version().model_dump_json().encode()])
         await until_async(lambda: serving.models)
+
+
+async def test_a_key_for_pseudonyms_is_taken_of_an_applied_pipeline_alone(site: Site) -> None:
+    key, file = bytes(range(32)), packages.applied(site.hub.registry.keys)
+    async with site.running():
+        site.hub.offer(
+            pipelines=[file.model_dump_json().encode()], pseudonym_keys={"loans": key, "../cards": key}
+        )
+        await until_async(lambda: site.pseudonyms.fingerprints)
+        await until_async(lambda: site.hub.pseudonym_keys)
+    assert site.hub.pseudonym_keys == {"loans": fingerprint(key)}
+    assert [one.name for one in (site.folder / "pseudonyms").iterdir()] == ["loans.key"]
 
 
 async def test_an_erasure_is_carried_out_and_confirmed(site: Site) -> None:

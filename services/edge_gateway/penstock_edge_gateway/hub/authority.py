@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from penstock.contracts.errors import Tampered
 from penstock.contracts.site_door import SiteDoor
 from penstock_edge_gateway import certificates
 from penstock_edge_gateway.certificates import Identity
+from penstock_edge_gateway.hub import private_file
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +45,7 @@ class Authority:
                 "key": made.key_pem,
                 "secret": secrets.token_hex(_SECRET_BYTES),
             }
-            _write(path, content, replace=False)
+            private_file.write(path, content, replace=False)
         try:
             kept = json.loads(path.read_bytes())
             return cls(Identity.load(kept["certificate"], kept["key"]), str(kept["secret"]))
@@ -76,7 +75,7 @@ class Authority:
             key=door.key_pem,
             secret=self.secret,
         )
-        _write(path, handed.model_dump(), replace=True)
+        private_file.write(path, handed.model_dump(), replace=True)
         log.info("site_door_handed_over", certificate_until=door.certificate.not_valid_after_utc.isoformat())
         return handed
 
@@ -98,22 +97,3 @@ def _read(path: Path) -> SiteDoor | None:
         return SiteDoor.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-
-
-def _write(path: Path, content: dict[str, str], *, replace: bool) -> None:
-    """Writes durably, 0600 from the first byte. Without `replace`, a file that is there stays."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "w") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            os.replace(beside, path)
-        else:
-            os.link(beside, path)
-    except FileExistsError:
-        pass  # another replica made it at the same moment
-    finally:
-        Path(beside).unlink(missing_ok=True)

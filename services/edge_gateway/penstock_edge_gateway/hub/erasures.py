@@ -14,15 +14,18 @@ from penstock_edge_gateway.hub import store as rows
 from penstock_edge_gateway.hub.store import ENROLLED, REVOKED, ErasureRow, SiteRow
 
 
-def ask(effect: Effect, pipeline: str, entity: str) -> tuple[int, list[str]]:
-    """Asks all sites to erase an entity. Returns the erasure's serial, and the sites; where there are
-    none, nothing is kept of it.
+def ask(effect: Effect, pipeline: str, *entities: str) -> tuple[int, list[str]]:
+    """Asks all sites to erase an entity, under each of its names. Returns the last erasure's serial, and
+    the sites; where there are none, nothing is kept of it.
     """
-    serial = newest(effect.session) + 1
+    before = newest(effect.session)
     sites = [site.name for site in _concerned(effect.session)]
     if sites:
-        effect.session.add(ErasureRow(serial=serial, pipeline=pipeline, entity=entity))
-    return serial, sites
+        effect.session.add_all(
+            ErasureRow(serial=serial, pipeline=pipeline, entity=entity)
+            for serial, entity in enumerate(entities, before + 1)
+        )
+    return before + len(entities), sites
 
 
 def confirm(effect: Effect, site: str, serial: int) -> None:

@@ -20,6 +20,8 @@ from penstock.packages.keys import Keys
 from penstock.runtime.pipelines import AppliedPipelines
 from penstock.runtime.restore import Restored
 from penstock.runtime.router import Router
+from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
+from penstock_edge_gateway.pseudonyms import fingerprint
 
 log = structlog.get_logger(__name__)
 
@@ -32,9 +34,10 @@ ENOUGH_BYTES: Final = 512 * 1024
 class News(Restored):
     """Restored from `model-versions.v1`; its `applied` from `pipelines.v1`. On the event loop."""
 
-    def __init__(self, group: str, keys: Keys) -> None:
+    def __init__(self, group: str, keys: Keys, pseudonyms: PseudonymKeys) -> None:
         """`keys`: the trust store."""
         self._keys = keys
+        self._pseudonyms = pseudonyms
         self.applied = AppliedPipelines(group, keys, stated=self.changed)
         self.router = Router(group)
         self.router.on_replay(ModelVersionPromoted)(self._promoted)
@@ -80,6 +83,16 @@ class News(Restored):
                 f"this hub knows no pipeline `{name}`", remedy="Apply its file; what waits comes then"
             ) from error
 
+    def pseudonym(self, pipeline: str, entity: str) -> str | None:
+        """Pseudonym of an entity; None where there is none. Blocks. Raises Unavailable while the pipeline
+        may yet be read, and Tampered.
+        """
+        try:
+            field = self.applied.get(pipeline).pipeline.key
+        except NotFound:
+            return None
+        return self._pseudonyms.pseudonym(pipeline, field, entity)
+
     def version(self, digest: str) -> ModelVersion:
         """Finds a version that a site may fetch. Raises NotFound for one that no pipeline serves now."""
         for promotion in self._promotions.values():
@@ -97,6 +110,7 @@ class News(Restored):
         while True:
             change = self._change
             found = self._newer(known)
+            found.pseudonym_keys.update(await self._pseudonym_keys(known))
             found.erasures.extend(await erasures())
             if found.ByteSize():
                 return found
@@ -116,6 +130,11 @@ class News(Restored):
             place.append(said)
             size += len(said)
         return news
+
+    async def _pseudonym_keys(self, known: WatchRequest) -> dict[str, bytes]:
+        names = [one.pipeline.pipeline for one in self.applied.all if one.pipeline.edge.pseudonymize]
+        keys = [(name, await asyncio.to_thread(self._pseudonyms.key, name)) for name in names]
+        return {name: key for name, key in keys if known.pseudonym_keys.get(name) != fingerprint(key)}
 
     def _unknown(
         self, known: WatchRequest, news: WatchResponse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -22,11 +23,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
-    def __init__(self, store: Store, sites: Sites, asked: Callable[[], None]) -> None:
-        """`asked` is called when sites have something more to erase."""
+    def __init__(
+        self,
+        store: Store,
+        sites: Sites,
+        asked: Callable[[], None],
+        pseudonym: Callable[[str, str], str | None],
+    ) -> None:
+        """`asked` is called when sites have something more to erase; `pseudonym` finds that of a
+        pipeline's entity, None where there is none.
+        """
         self._store = store
         self._sites = sites
         self._asked = asked
+        self._pseudonym = pseudonym
 
     async def EnrollSite(self, request: pb.EnrollSiteRequest, context: Context) -> pb.EnrollSiteResponse:
         valid_s = request.valid_seconds or VALID_S
@@ -55,11 +65,12 @@ class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
     async def EraseAtSites(
         self, request: pb.EraseAtSitesRequest, context: Context
     ) -> pb.EraseAtSitesResponse:
+        pseudonym = await asyncio.to_thread(self._pseudonym, request.pipeline, request.entity)
         serial, names = await self._store.write(
-            lambda effect: erasures.ask(effect, request.pipeline, request.entity)
+            lambda effect: erasures.ask(effect, request.pipeline, *filter(None, (request.entity, pseudonym)))
         )
         self._asked()
-        return pb.EraseAtSitesResponse(serial=serial, sites=names)
+        return pb.EraseAtSitesResponse(serial=serial, sites=names, pseudonym=pseudonym or "")
 
 
 def _duration(seconds: float) -> Duration:

@@ -26,6 +26,7 @@ from penstock_edge_gateway.site.introduction import wrong_clock
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.open_inference import OpenInference
 from penstock_edge_gateway.site.pipelines import Pipelines
+from penstock_edge_gateway.site.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.site.publisher import Publisher
 from penstock_edge_gateway.site.recorder import Recorder
 from penstock_edge_gateway.site.reporting import Reporting
@@ -73,7 +74,14 @@ async def run(settings: Settings) -> None:
             answers = OpenInference(serving, inference, process.readiness, version)
             process.serve(open_inference.add_to_server, answers)
             process.serve(add_InferenceServiceServicer_to_server, Servicer(serving, inference))
-            publisher = Publisher(pipelines.get, lanes[0], age=settings.spool_age, clock=process.clock)
+            pseudonyms = PseudonymKeys(home / "pseudonyms")
+            publisher = Publisher(
+                pipelines.get,
+                lanes[0],
+                age=settings.spool_age,
+                clock=process.clock,
+                pseudonym=pseudonyms.pseudonym,
+            )
             trust = SiteTrust(home)
             reporting = Reporting(identity.site, hub, serving, trust, lanes, process.clock)
             process.serve(add_SiteServiceServicer_to_server, SiteServicer(publisher, reporting.status))
@@ -88,7 +96,7 @@ async def run(settings: Settings) -> None:
             )
 
             # Of events alone: a site predicts by fields, so records of that name no entity.
-            watch = Watch(hub, serving, pipelines, trust, reporting.status, lanes[0].erase)
+            watch = Watch(hub, serving, pipelines, trust, pseudonyms, reporting.status, lanes[0].erase)
             forwarders = [Forwarder(lane, hub, settings.forward_rate or math.inf) for lane in lanes]
             process.background("hub", lambda: _greeted(hub, [watch.run, *(one.run for one in forwarders)]))
             await process.until_stopped()

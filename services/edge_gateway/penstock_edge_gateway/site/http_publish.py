@@ -22,7 +22,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES: Final = 4 << 20
 _PATH: Final = re.compile(r"/v1/pipelines/([^/]+)/sources/([^/]+)/events")
-_STATUS: Final = {Kind.NOT_FOUND: 404, Kind.CONFLICT: 409, Kind.TOO_LARGE: 507}
+_STATUS: Final = {Kind.NOT_FOUND: 404, Kind.CONFLICT: 409, Kind.TOO_LARGE: 507, Kind.UNAVAILABLE: 503}
 
 
 class PublishOverHttp:

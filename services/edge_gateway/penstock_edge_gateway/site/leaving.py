@@ -1,4 +1,4 @@
-"""Events and records without what may not leave the site."""
+"""Events and records without what may not leave the site, or with pseudonyms in its place."""
 
 from __future__ import annotations
 
@@ -10,29 +10,45 @@ import orjson
 from penstock.contracts.dataplane import Prediction, read_json
 from penstock.contracts.errors import Conflict, NotFound
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.validation import Accepted
 from penstock.serving.model import Model
 
+Pseudonym = Callable[[str, str, str], str]
+"""Pseudonym by pipeline, field and value; raises Unavailable."""
 
-def leaving(pipeline: Pipeline, source: str) -> Callable[[bytes], bytes]:
-    """Makes what an accepted event of the source goes through before it is kept. Raises Conflict where
-    ingest would reject all that is left.
+
+Leaving = Callable[[bytes, Accepted], tuple[str, bytes]]
+"""Entity and event as they leave, from the event and what the rules say of it."""
+
+
+def leaving(pipeline: Pipeline, source: str, pseudonym: Pseudonym) -> Leaving:
+    """Makes what an accepted event of the source goes through before it is kept: its entity and the event
+    as they leave. Raises Conflict where ingest would reject all that is left.
     """
-    withheld = pipeline.withheld(source)
+    withheld, replaced = pipeline.withheld(source), pipeline.pseudonymized(source)
     fields = pipeline.sources[source].fields
-    if required := sorted(name for name in withheld if fields[name].required):
+    if required := sorted(name for name in withheld - replaced if fields[name].required):
         raise Conflict(
             f"`{required[0]}` is required in every event of `{source}` and may not leave a site",
             where="edge.may_leave",
             remedy=f"List it in `edge: {{may_leave: [{required[0]}, …]}}`, or publish to the platform itself",
         )
+    key = pipeline.entities[pipeline.sources[source].entity].key
 
-    def leave_out(event: bytes) -> bytes:
+    def leave_out(event: bytes, accepted: Accepted) -> tuple[str, bytes]:
         said = read_json(event)
         if withheld.isdisjoint(said):
-            return event
-        return orjson.dumps({name: value for name, value in said.items() if name not in withheld})
+            return accepted.entity, event
+        values = accepted.fields | {key: accepted.entity}
+        left = {name: value for name, value in said.items() if name not in withheld}
+        left |= {
+            name: pseudonym(pipeline.pipeline, name, str(values[name]))
+            for name in replaced & said.keys()
+            if values[name] is not None
+        }
+        return str(left[key]), orjson.dumps(left)
 
-    return leave_out if withheld else lambda event: event
+    return leave_out if withheld else lambda event, accepted: (accepted.entity, event)
 
 
 def leave_out_inputs(said: Prediction, model: Model, pipelines: Callable[[str], Pipeline]) -> None:

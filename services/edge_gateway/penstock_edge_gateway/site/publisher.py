@@ -14,7 +14,7 @@ from penstock.contracts.errors import NotFound, TooLarge
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.validation import Accepted, Rejected, Rules
 from penstock_edge_gateway.site.lane import Lane
-from penstock_edge_gateway.site.leaving import leaving
+from penstock_edge_gateway.site.leaving import Leaving, Pseudonym, leaving
 from penstock_edge_gateway.site.spool import Full, Record
 
 _AT_A_TIME: Final = 100  # events, between which others have their turn: 100 take some 2 ms
@@ -28,6 +28,7 @@ class Publisher:
         *,
         age: timedelta,
         clock: Callable[[], datetime],
+        pseudonym: Pseudonym,
     ) -> None:
         """`pipelines`: the newest file of a pipeline, raises NotFound. `age`: nothing more is taken
         while the oldest event has waited for longer.
@@ -36,12 +37,14 @@ class Publisher:
         self._lane = lane
         self._age = age
         self._clock = clock
-        self._rules: dict[tuple[str, str], tuple[Pipeline, Rules, Callable[[bytes], bytes]]] = {}
+        self._pseudonym = pseudonym
+        self._rules: dict[tuple[str, str], tuple[Pipeline, Rules, Leaving]] = {}
 
     async def publish(self, pipeline: str, source: str, events: Sequence[bytes]) -> Mapping[int, Rejected]:
         """Returns the rejects by their place in `events`; all others are on disk, without what may not
-        leave the site. Raises NotFound, Conflict for a source of which nothing acceptable may leave, and
-        TooLarge where there is no room: then none is kept.
+        leave the site. Raises NotFound, Conflict for a source of which nothing acceptable may leave,
+        TooLarge where there is no room, and Unavailable without the key for pseudonyms: then none is
+        kept.
         """
         rules, leave_out = self._rules_of(pipeline, source)
         latest = min(LATEST, self._clock() + rules.ahead)
@@ -52,7 +55,7 @@ class Publisher:
                 await asyncio.sleep(0)
             answer = rules.check(event, latest)
             if isinstance(answer, Accepted):
-                records.append(Record(pipeline, source, answer.entity, leave_out(event), required=True))
+                records.append(Record(pipeline, source, *leave_out(event, answer), required=True))
             else:
                 rejects[place] = answer
         if records:
@@ -78,7 +81,7 @@ class Publisher:
             " PENSTOCK_SITE__SPOOL_SIZE, PENSTOCK_SITE__SPOOL_AGE",
         )
 
-    def _rules_of(self, pipeline: str, source: str) -> tuple[Rules, Callable[[bytes], bytes]]:
+    def _rules_of(self, pipeline: str, source: str) -> tuple[Rules, Leaving]:
         file = self.pipeline(pipeline)
         if source not in file.sources:
             raise NotFound(
@@ -87,6 +90,6 @@ class Publisher:
             )
         known = self._rules.get((pipeline, source))
         if known is None or known[0] is not file:  # applied anew
-            known = file, Rules(file, source), leaving(file, source)
+            known = file, Rules(file, source), leaving(file, source, self._pseudonym)
             self._rules[pipeline, source] = known
         return known[1:]

@@ -17,6 +17,7 @@ from penstock.packages.evidence import admissible
 from penstock.packages.keys import Keys
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.pipelines import Pipelines
+from penstock_edge_gateway.site.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.site.serving import Serving
 from penstock_edge_gateway.site.trust import SiteTrust
 
@@ -35,6 +36,7 @@ class Watch:
         serving: Serving,
         pipelines: Pipelines,
         trust: SiteTrust,
+        pseudonyms: PseudonymKeys,
         status: Callable[[], site_pb2.SiteStatus],
         erase: Callable[[str, str], Awaitable[None]],
     ) -> None:
@@ -43,6 +45,7 @@ class Watch:
         self._serving = serving
         self._pipelines = pipelines
         self._trust = trust
+        self._pseudonyms = pseudonyms
         self._status = status
         self._erase = erase
         self._erased = 0  # serial of the last erasure that was carried out
@@ -78,6 +81,7 @@ class Watch:
             numbers=self._pipelines.numbers,
             trust_serial=self._trust.serial,
             erased=self._erased,
+            pseudonym_keys=self._pseudonyms.fingerprints,
         )
 
     def _request(self) -> hub_pb2.WatchRequest:
@@ -93,6 +97,7 @@ class Watch:
             *[await self._one(PipelineDeleted, said, self._pipelines.delete) for said in answer.deleted],
             *[await self._one(ModelVersionPromoted, said, self._promoted) for said in answer.promotions],
         ]
+        taken += [await self._key(name, key) for name, key in answer.pseudonym_keys.items()]
         for one in answer.erasures:
             await self._erase(one.pipeline, one.entity)
             self._erased = one.serial
@@ -105,6 +110,15 @@ class Watch:
         except (PenstockError, OSError) as error:  # that of a full disk, too
             log.warning("trust_not_followed", reason=str(error))
             return False
+        return True
+
+    async def _key(self, pipeline: str, key: bytes) -> bool:
+        if pipeline in self._pipelines.numbers:
+            try:
+                await asyncio.to_thread(self._pseudonyms.take, pipeline, key)
+            except (PenstockError, OSError) as error:
+                log.warning("pseudonym_key_not_taken", pipeline=pipeline, reason=str(error))
+                return False
         return True
 
     async def _one(self, kind: type[E], said: bytes, take: Callable[[E], None]) -> bool:

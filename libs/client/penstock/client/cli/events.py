@@ -187,13 +187,19 @@ def erase(
 ) -> None:
     """Remove a person from lake, online store, training sets, sites.
 
-    Sites remove what they have not forwarded yet. Asks first where somebody can answer.
+    Under its pseudonym, too. Sites remove what they have not forwarded yet. Asks first where somebody
+    can answer.
     """
     if not (yes or as_json_) and sys.stdin.isatty():
         typer.confirm(f"Remove `{entity}` from {pipeline} for good?", abort=True)
     with Penstock() as penstock:
         at_sites = penstock.sites.erase(pipeline, entity)  # first: nothing comes from there any more
         erased = penstock.features.erase(pipeline, entity)
+        if at_sites.pseudonym:
+            of_sites = penstock.features.erase(pipeline, at_sites.pseudonym)
+            erased.lake_rows += of_sites.lake_rows
+            erased.training_set_rows += of_sites.training_set_rows
+            erased.online |= of_sites.online
         left = penstock.sites.waiting(at_sites)
         deadline = time.monotonic() + ERASED_WITHIN_S
         while wait and left and time.monotonic() < deadline:

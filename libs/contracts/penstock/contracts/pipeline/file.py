@@ -180,14 +180,20 @@ class Pipeline(Model):
         return found[0]
 
     def withheld(self, source: str) -> frozenset[str]:
-        """Fields of the source whose values do not leave a site. Raises KeyError."""
+        """Fields of the source whose values do not leave a site, pseudonymized ones too. Raises KeyError."""
         declared, named = self.sources[source], self.edge.may_leave
         always = {declared.id, declared.timestamp, self.entities[declared.entity].key}
-        return frozenset(
+        return self.pseudonymized(source) | {
             name
             for name, field in declared.fields.items()
             if name not in always and (field.personal if named is None else name not in named)
-        )
+        }
+
+    def pseudonymized(self, source: str) -> frozenset[str]:
+        """Fields of the source that leave a site as pseudonyms. Raises KeyError."""
+        declared = self.sources[source]
+        known = {*declared.fields, self.entities[declared.entity].key}
+        return frozenset(known.intersection(self.edge.pseudonymize))
 
     def default_features(self) -> list[str]:
         """Lists as `source.field` all that may be seen and is neither the target nor the rows' weight."""

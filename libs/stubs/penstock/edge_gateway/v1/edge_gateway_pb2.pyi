@@ -240,7 +240,10 @@ class EraseAtSitesResponse(_message.Message):
 
     SERIAL_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    PSEUDONYM_FIELD_NUMBER: _builtins.int
     serial: _builtins.int
+    pseudonym: _builtins.str
+    """Under which sites may have forwarded events of the entity: erase it, too. Empty: there is none."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sites that have it still to do. What they forward of the entity until then is dropped."""
@@ -250,10 +253,11 @@ class EraseAtSitesResponse(_message.Message):
         *,
         serial: _builtins.int = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        pseudonym: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["serial", b"serial", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pseudonym", b"pseudonym", "serial", b"serial", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from penstock.edge_gateway.v1 import site_pb2 as penstock_dot_edge__gateway_dot_v1_dot_site__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/edge_gateway/v1/hub.proto\x12\x18penstock.edge_gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#penstock/edge_gateway/v1/site.proto\"9\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\"@\n\x0cJoinResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\t\x12\r\n\x05trust\x18\x03 \x01(\x0c\"9\n\x0cHelloRequest\x12)\n\x05\x63lock\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf0\x01\n\rHelloResponse\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12)\n\x05\x63lock\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12I\n\tpositions\x18\x03 \x03(\x0b\x32\x36.penstock.edge_gateway.v1.HelloResponse.PositionsEntry\x1aT\n\x0ePositionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".penstock.edge_gateway.v1.Position:\x02\x38\x01\"+\n\x08Position\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\xf7\x02\n\x0cWatchRequest\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12L\n\x0bgenerations\x18\x02 \x03(\x0b\x32\x37.penstock.edge_gateway.v1.WatchRequest.GenerationsEntry\x12\x44\n\x07numbers\x18\x03 \x03(\x0b\x32\x33.penstock.edge_gateway.v1.WatchRequest.NumbersEntry\x12\x14\n\x0ctrust_serial\x18\x04 \x01(\x04\x12\x34\n\x06status\x18\x05 \x01(\x0b\x32$.penstock.edge_gateway.v1.SiteStatus\x12\x0e\n\x06\x65rased\x18\x06 \x01(\x04\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x8b\x01\n\rWatchResponse\x12\x12\n\npromotions\x18\x01 \x03(\x0c\x12\x11\n\tpipelines\x18\x02 \x03(\x0c\x12\x0f\n\x07\x64\x65leted\x18\x03 \x03(\x0c\x12\r\n\x05trust\x18\x04 \x01(\x0c\x12\x33\n\x08\x65rasures\x18\x05 \x03(\x0b\x32!.penstock.edge_gateway.v1.Erasure\";\n\x07\x45rasure\x12\x0e\n\x06serial\x18\x01 \x01(\x04\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\"\xcb\x01\n\x13\x46\x65tchPackageRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12@\n\x04part\x18\x02 \x01(\x0e\x32\x32.penstock.edge_gateway.v1.FetchPackageRequest.Part\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\r\"B\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\x10\n\x0cPART_ARCHIVE\x10\x01\x12\x12\n\x0ePART_SIGNATURE\x10\x02\"2\n\x14\x46\x65tchPackageResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\x87\x01\n\x0e\x46orwardRequest\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\r\n\x05\x66irst\x18\x04 \x01(\x04\x12\x34\n\x07records\x18\x05 \x03(\x0b\x32#.penstock.edge_gateway.v1.Forwarded\"\x90\x01\n\tForwarded\x12\x37\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.penstock.edge_gateway.v1.SpooledEventH\x00\x12\x14\n\nprediction\x18\x02 \x01(\x0cH\x00\x12,\n\x03gap\x18\x03 \x01(\x0b\x32\x1d.penstock.edge_gateway.v1.GapH\x00\x42\x06\n\x04what\"?\n\x0cSpooledEvent\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\r\n\x05\x65vent\x18\x03 \x01(\x0c\"\xac\x01\n\x03Gap\x12\x0f\n\x07records\x18\x01 \x01(\x04\x12\x34\n\x06reason\x18\x02 \x01(\x0e\x32$.penstock.edge_gateway.v1.Gap.Reason\"^\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11REASON_SPOOL_FULL\x10\x01\x12\x12\n\x0eREASON_TOO_OLD\x10\x02\x12\x11\n\rREASON_ERASED\x10\x03\"X\n\x0f\x46orwardResponse\x12\x0f\n\x07reached\x18\x01 \x01(\x04\x12\x34\n\x08rejected\x18\x02 \x03(\x0b\x32\".penstock.edge_gateway.v1.Rejected\",\n\x08Rejected\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xe6\x03\n\nHubService\x12U\n\x04Join\x12%.penstock.edge_gateway.v1.JoinRequest\x1a&.penstock.edge_gateway.v1.JoinResponse\x12X\n\x05Hello\x12&.penstock.edge_gateway.v1.HelloRequest\x1a\'.penstock.edge_gateway.v1.HelloResponse\x12X\n\x05Watch\x12&.penstock.edge_gateway.v1.WatchRequest\x1a\'.penstock.edge_gateway.v1.WatchResponse\x12m\n\x0c\x46\x65tchPackage\x12-.penstock.edge_gateway.v1.FetchPackageRequest\x1a..penstock.edge_gateway.v1.FetchPackageResponse\x12^\n\x07\x46orward\x12(.penstock.edge_gateway.v1.ForwardRequest\x1a).penstock.edge_gateway.v1.ForwardResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"penstock/edge_gateway/v1/hub.proto\x12\x18penstock.edge_gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#penstock/edge_gateway/v1/site.proto\"9\n\x0bJoinRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\"@\n\x0cJoinResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\t\x12\r\n\x05trust\x18\x03 \x01(\x0c\"9\n\x0cHelloRequest\x12)\n\x05\x63lock\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf0\x01\n\rHelloResponse\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12)\n\x05\x63lock\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12I\n\tpositions\x18\x03 \x03(\x0b\x32\x36.penstock.edge_gateway.v1.HelloResponse.PositionsEntry\x1aT\n\x0ePositionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".penstock.edge_gateway.v1.Position:\x02\x38\x01\"+\n\x08Position\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\x80\x04\n\x0cWatchRequest\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12L\n\x0bgenerations\x18\x02 \x03(\x0b\x32\x37.penstock.edge_gateway.v1.WatchRequest.GenerationsEntry\x12\x44\n\x07numbers\x18\x03 \x03(\x0b\x32\x33.penstock.edge_gateway.v1.WatchRequest.NumbersEntry\x12\x14\n\x0ctrust_serial\x18\x04 \x01(\x04\x12\x34\n\x06status\x18\x05 \x01(\x0b\x32$.penstock.edge_gateway.v1.SiteStatus\x12\x0e\n\x06\x65rased\x18\x06 \x01(\x04\x12Q\n\x0epseudonym_keys\x18\x07 \x03(\x0b\x32\x39.penstock.edge_gateway.v1.WatchRequest.PseudonymKeysEntry\x1a\x32\n\x10GenerationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x34\n\x12PseudonymKeysEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x95\x02\n\rWatchResponse\x12\x12\n\npromotions\x18\x01 \x03(\x0c\x12\x11\n\tpipelines\x18\x02 \x03(\x0c\x12\x0f\n\x07\x64\x65leted\x18\x03 \x03(\x0c\x12\r\n\x05trust\x18\x04 \x01(\x0c\x12\x33\n\x08\x65rasures\x18\x05 \x03(\x0b\x32!.penstock.edge_gateway.v1.Erasure\x12R\n\x0epseudonym_keys\x18\x06 \x03(\x0b\x32:.penstock.edge_gateway.v1.WatchResponse.PseudonymKeysEntry\x1a\x34\n\x12PseudonymKeysEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\";\n\x07\x45rasure\x12\x0e\n\x06serial\x18\x01 \x01(\x04\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x03 \x01(\t\"\xcb\x01\n\x13\x46\x65tchPackageRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12@\n\x04part\x18\x02 \x01(\x0e\x32\x32.penstock.edge_gateway.v1.FetchPackageRequest.Part\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06length\x18\x04 \x01(\r\"B\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\x10\n\x0cPART_ARCHIVE\x10\x01\x12\x12\n\x0ePART_SIGNATURE\x10\x02\"2\n\x14\x46\x65tchPackageResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\x87\x01\n\x0e\x46orwardRequest\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\r\n\x05\x66irst\x18\x04 \x01(\x04\x12\x34\n\x07records\x18\x05 \x03(\x0b\x32#.penstock.edge_gateway.v1.Forwarded\"\x90\x01\n\tForwarded\x12\x37\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.penstock.edge_gateway.v1.SpooledEventH\x00\x12\x14\n\nprediction\x18\x02 \x01(\x0cH\x00\x12,\n\x03gap\x18\x03 \x01(\x0b\x32\x1d.penstock.edge_gateway.v1.GapH\x00\x42\x06\n\x04what\"?\n\x0cSpooledEvent\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\r\n\x05\x65vent\x18\x03 \x01(\x0c\"\xac\x01\n\x03Gap\x12\x0f\n\x07records\x18\x01 \x01(\x04\x12\x34\n\x06reason\x18\x02 \x01(\x0e\x32$.penstock.edge_gateway.v1.Gap.Reason\"^\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11REASON_SPOOL_FULL\x10\x01\x12\x12\n\x0eREASON_TOO_OLD\x10\x02\x12\x11\n\rREASON_ERASED\x10\x03\"X\n\x0f\x46orwardResponse\x12\x0f\n\x07reached\x18\x01 \x01(\x04\x12\x34\n\x08rejected\x18\x02 \x03(\x0b\x32\".penstock.edge_gateway.v1.Rejected\",\n\x08Rejected\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xe6\x03\n\nHubService\x12U\n\x04Join\x12%.penstock.edge_gateway.v1.JoinRequest\x1a&.penstock.edge_gateway.v1.JoinResponse\x12X\n\x05Hello\x12&.penstock.edge_gateway.v1.HelloRequest\x1a\'.penstock.edge_gateway.v1.HelloResponse\x12X\n\x05Watch\x12&.penstock.edge_gateway.v1.WatchRequest\x1a\'.penstock.edge_gateway.v1.WatchResponse\x12m\n\x0c\x46\x65tchPackage\x12-.penstock.edge_gateway.v1.FetchPackageRequest\x1a..penstock.edge_gateway.v1.FetchPackageResponse\x12^\n\x07\x46orward\x12(.penstock.edge_gateway.v1.ForwardRequest\x1a).penstock.edge_gateway.v1.ForwardResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHREQUEST_GENERATIONSENTRY']._serialized_options = b'8\001'
   _globals['_WATCHREQUEST_NUMBERSENTRY']._loaded_options = None
   _globals['_WATCHREQUEST_NUMBERSENTRY']._serialized_options = b'8\001'
+  _globals['_WATCHREQUEST_PSEUDONYMKEYSENTRY']._loaded_options = None
+  _globals['_WATCHREQUEST_PSEUDONYMKEYSENTRY']._serialized_options = b'8\001'
+  _globals['_WATCHRESPONSE_PSEUDONYMKEYSENTRY']._loaded_options = None
+  _globals['_WATCHRESPONSE_PSEUDONYMKEYSENTRY']._serialized_options = b'8\001'
   _globals['_JOINREQUEST']._serialized_start=134
   _globals['_JOINREQUEST']._serialized_end=191
   _globals['_JOINRESPONSE']._serialized_start=193
@@ -52,35 +56,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSITION']._serialized_start=561
   _globals['_POSITION']._serialized_end=604
   _globals['_WATCHREQUEST']._serialized_start=607
-  _globals['_WATCHREQUEST']._serialized_end=982
-  _globals['_WATCHREQUEST_GENERATIONSENTRY']._serialized_start=884
-  _globals['_WATCHREQUEST_GENERATIONSENTRY']._serialized_end=934
-  _globals['_WATCHREQUEST_NUMBERSENTRY']._serialized_start=936
-  _globals['_WATCHREQUEST_NUMBERSENTRY']._serialized_end=982
-  _globals['_WATCHRESPONSE']._serialized_start=985
-  _globals['_WATCHRESPONSE']._serialized_end=1124
-  _globals['_ERASURE']._serialized_start=1126
-  _globals['_ERASURE']._serialized_end=1185
-  _globals['_FETCHPACKAGEREQUEST']._serialized_start=1188
-  _globals['_FETCHPACKAGEREQUEST']._serialized_end=1391
-  _globals['_FETCHPACKAGEREQUEST_PART']._serialized_start=1325
-  _globals['_FETCHPACKAGEREQUEST_PART']._serialized_end=1391
-  _globals['_FETCHPACKAGERESPONSE']._serialized_start=1393
-  _globals['_FETCHPACKAGERESPONSE']._serialized_end=1443
-  _globals['_FORWARDREQUEST']._serialized_start=1446
-  _globals['_FORWARDREQUEST']._serialized_end=1581
-  _globals['_FORWARDED']._serialized_start=1584
-  _globals['_FORWARDED']._serialized_end=1728
-  _globals['_SPOOLEDEVENT']._serialized_start=1730
-  _globals['_SPOOLEDEVENT']._serialized_end=1793
-  _globals['_GAP']._serialized_start=1796
-  _globals['_GAP']._serialized_end=1968
-  _globals['_GAP_REASON']._serialized_start=1874
-  _globals['_GAP_REASON']._serialized_end=1968
-  _globals['_FORWARDRESPONSE']._serialized_start=1970
-  _globals['_FORWARDRESPONSE']._serialized_end=2058
-  _globals['_REJECTED']._serialized_start=2060
-  _globals['_REJECTED']._serialized_end=2104
-  _globals['_HUBSERVICE']._serialized_start=2107
-  _globals['_HUBSERVICE']._serialized_end=2593
+  _globals['_WATCHREQUEST']._serialized_end=1119
+  _globals['_WATCHREQUEST_GENERATIONSENTRY']._serialized_start=967
+  _globals['_WATCHREQUEST_GENERATIONSENTRY']._serialized_end=1017
+  _globals['_WATCHREQUEST_NUMBERSENTRY']._serialized_start=1019
+  _globals['_WATCHREQUEST_NUMBERSENTRY']._serialized_end=1065
+  _globals['_WATCHREQUEST_PSEUDONYMKEYSENTRY']._serialized_start=1067
+  _globals['_WATCHREQUEST_PSEUDONYMKEYSENTRY']._serialized_end=1119
+  _globals['_WATCHRESPONSE']._serialized_start=1122
+  _globals['_WATCHRESPONSE']._serialized_end=1399
+  _globals['_WATCHRESPONSE_PSEUDONYMKEYSENTRY']._serialized_start=1347
+  _globals['_WATCHRESPONSE_PSEUDONYMKEYSENTRY']._serialized_end=1399
+  _globals['_ERASURE']._serialized_start=1401
+  _globals['_ERASURE']._serialized_end=1460
+  _globals['_FETCHPACKAGEREQUEST']._serialized_start=1463
+  _globals['_FETCHPACKAGEREQUEST']._serialized_end=1666
+  _globals['_FETCHPACKAGEREQUEST_PART']._serialized_start=1600
+  _globals['_FETCHPACKAGEREQUEST_PART']._serialized_end=1666
+  _globals['_FETCHPACKAGERESPONSE']._serialized_start=1668
+  _globals['_FETCHPACKAGERESPONSE']._serialized_end=1718
+  _globals['_FORWARDREQUEST']._serialized_start=1721
+  _globals['_FORWARDREQUEST']._serialized_end=1856
+  _globals['_FORWARDED']._serialized_start=1859
+  _globals['_FORWARDED']._serialized_end=2003
+  _globals['_SPOOLEDEVENT']._serialized_start=2005
+  _globals['_SPOOLEDEVENT']._serialized_end=2068
+  _globals['_GAP']._serialized_start=2071
+  _globals['_GAP']._serialized_end=2243
+  _globals['_GAP_REASON']._serialized_start=2149
+  _globals['_GAP_REASON']._serialized_end=2243
+  _globals['_FORWARDRESPONSE']._serialized_start=2245
+  _globals['_FORWARDRESPONSE']._serialized_end=2333
+  _globals['_REJECTED']._serialized_start=2335
+  _globals['_REJECTED']._serialized_end=2379
+  _globals['_HUBSERVICE']._serialized_start=2382
+  _globals['_HUBSERVICE']._serialized_end=2868
 # @@protoc_insertion_point(module_scope)

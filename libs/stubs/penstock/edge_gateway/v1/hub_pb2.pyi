@@ -218,12 +218,33 @@ class WatchRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PseudonymKeysEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     INCARNATION_FIELD_NUMBER: _builtins.int
     GENERATIONS_FIELD_NUMBER: _builtins.int
     NUMBERS_FIELD_NUMBER: _builtins.int
     TRUST_SERIAL_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     ERASED_FIELD_NUMBER: _builtins.int
+    PSEUDONYM_KEYS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
     trust_serial: _builtins.int
     """Serial of the newest update of the trust store that the site has."""
@@ -239,6 +260,10 @@ class WatchRequest(_message.Message):
 
     @_builtins.property
     def status(self) -> _site_pb2.SiteStatus: ...
+    @_builtins.property
+    def pseudonym_keys(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The first 16 hexadecimal digits of the SHA-256 of the key that the site has, by pipeline."""
+
     def __init__(
         self,
         *,
@@ -248,10 +273,11 @@ class WatchRequest(_message.Message):
         trust_serial: _builtins.int = ...,
         status: _site_pb2.SiteStatus | None = ...,
         erased: _builtins.int = ...,
+        pseudonym_keys: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "generations", b"generations", "incarnation", b"incarnation", "numbers", b"numbers", "status", b"status", "trust_serial", b"trust_serial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "generations", b"generations", "incarnation", b"incarnation", "numbers", b"numbers", "pseudonym_keys", b"pseudonym_keys", "status", b"status", "trust_serial", b"trust_serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -261,11 +287,32 @@ Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
 class WatchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PseudonymKeysEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROMOTIONS_FIELD_NUMBER: _builtins.int
     PIPELINES_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     TRUST_FIELD_NUMBER: _builtins.int
     ERASURES_FIELD_NUMBER: _builtins.int
+    PSEUDONYM_KEYS_FIELD_NUMBER: _builtins.int
     trust: _builtins.bytes
     """Updates of the trust store (envelopes of penstock.packages.trust_updates) as a JSON array,
     where there is a newer one.
@@ -284,6 +331,10 @@ class WatchResponse(_message.Message):
     def erasures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Erasure]:
         """In their order."""
 
+    @_builtins.property
+    def pseudonym_keys(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """Keys by which fields of a pipeline's events are pseudonymized."""
+
     def __init__(
         self,
         *,
@@ -292,10 +343,11 @@ class WatchResponse(_message.Message):
         deleted: _abc.Iterable[_builtins.bytes] | None = ...,
         trust: _builtins.bytes = ...,
         erasures: _abc.Iterable[Global___Erasure] | None = ...,
+        pseudonym_keys: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "erasures", b"erasures", "pipelines", b"pipelines", "promotions", b"promotions", "trust", b"trust"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "erasures", b"erasures", "pipelines", b"pipelines", "promotions", b"promotions", "pseudonym_keys", b"pseudonym_keys", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
