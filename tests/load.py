@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import numpy as np
@@ -35,6 +36,7 @@ PATIENT = [
     ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": PREDICTION_RETRY}]})),
     ("grpc.use_local_subchannel_pool", 1),
 ]
+TICK_S = 0.02  # events of so long are published without a pause
 
 
 @contextmanager
@@ -125,22 +127,35 @@ def infer_request(served: Served, pipeline: str = PIPELINE, rows: int = 1) -> se
     return request
 
 
-def recorded(served: Served, pipeline: str = PIPELINE) -> list[str]:
-    """Ids of all recorded predictions that were answered: a list, for multiplicity counts."""
-    found = []
-    for message in served.client.events.read(predictions_topic(pipeline)):
-        value = message.value()
-        if value is not None and (record := orjson.loads(value))["status"] == "OK":
-            found.append(record["id"])
-    return found
+@dataclass
+class Ids:
+    """Ids on a topic with their multiplicity; each look reads on from where the last one ended."""
+
+    events: Events
+    topic: str
+    of: Callable[[dict[str, Any]], str | None] = lambda said: said["id"]
+    found: Counter[str] = field(default_factory=Counter)
+    begin: dict[int, int] = field(default_factory=dict)
+
+    def look(self) -> Counter[str]:
+        for message in self.events.read(self.topic, self.begin):
+            self.begin[message.partition() or 0] = (message.offset() or 0) + 1
+            value = message.value()
+            if value is not None and (found := self.of(orjson.loads(value))):
+                self.found[found] += 1
+        return self.found
+
+    def more_than_once(self) -> dict[str, int]:
+        return {found: count for found, count in self.look().items() if count != 1}
 
 
 def all_recorded_once(served: Served, load: Load, within: float = 120.0) -> None:
-    """Waits until each answered prediction has a record, and asserts that none has two."""
+    """Waits until each answered prediction has a record, and asserts that no prediction has two."""
     wanted = set(load.answered)
-    until(lambda: wanted <= set(recorded(served)), within=within, what="each answered prediction is recorded")
-    ids = recorded(served)
-    assert len(ids) == len(set(ids))
+    topic = predictions_topic(PIPELINE)
+    ids = Ids(served.client.events, topic, lambda said: said["id"] if said["status"] == "OK" else None)
+    until(lambda: wanted <= ids.look().keys(), within=within, what="each answered prediction is recorded")
+    assert ids.more_than_once() == {}
 
 
 @dataclass
@@ -189,7 +204,7 @@ def publishing(
             published.failed[error.name()] += 1
 
     def publish() -> None:
-        began = time.monotonic()
+        began, at_once = time.monotonic(), max(1, round(per_second * TICK_S))
         for number, event in enumerate(itertools.islice(itertools.cycle(people()), 1_000_000)):
             event_id = f"load-{number}"
             value = orjson.dumps({**event, "event_id": event_id})
@@ -200,6 +215,8 @@ def publishing(
                 on_delivery=lambda error, _, id_=event_id: told(id_, error),
             )
             published.sent.append(event_id)
+            if number % at_once:
+                continue
             producer.poll(0)
             if stop.wait(max(0.0, began + number / per_second - time.monotonic())):
                 return
@@ -218,15 +235,10 @@ def all_records_once(served: Served, pipeline: str, published: Publishing, withi
     """Waits until each acknowledged event is a record, and asserts that none is there twice. One
     given up may have arrived.
     """
-    wanted = set(published.acknowledged)
-    until(
-        lambda: wanted <= record_ids(served, pipeline).keys(),
-        within=within,
-        what="each acknowledged event is a record",
-    )
-    found = record_ids(served, pipeline)
-    assert {event_id: count for event_id, count in found.items() if count != 1} == {}
-    assert found.keys() <= set(published.sent)
+    wanted, ids = set(published.acknowledged), records(served, pipeline)
+    until(lambda: wanted <= ids.look().keys(), within=within, what="each acknowledged event is a record")
+    assert ids.more_than_once() == {}
+    assert ids.found.keys() <= set(published.sent)
 
 
 def everything(served: Served) -> Events:
@@ -240,12 +252,13 @@ def everything(served: Served) -> Events:
     return Penstock(settings.model_copy(update={"kafka": kafka})).events
 
 
+def records(served: Served, pipeline: str) -> Ids:
+    return Ids(everything(served), source_topic("records", pipeline, "people"))
+
+
 def record_ids(served: Served, pipeline: str) -> Counter[str]:
     """How often each id is on the records topic: multiplicity counts."""
-    values = (
-        message.value() for message in everything(served).read(source_topic("records", pipeline, "people"))
-    )
-    return Counter(orjson.loads(value)["id"] for value in values if value is not None)
+    return records(served, pipeline).look()
 
 
 def _raw(array: np.ndarray) -> bytes:

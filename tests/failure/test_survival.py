@@ -24,6 +24,7 @@ from penstock.tuner.v1 import tuner_pb2 as tuner
 pytestmark = pytest.mark.stack("failures")
 
 SEED = 20_261_123
+PACE = 100  # predictions a second where the load lasts: without pause it takes a core
 EPOCHS = 100  # some seconds of training, so that a kill after the first ones is in the midst of it
 
 
@@ -127,7 +128,7 @@ def test_kafka_away_for_ten_seconds_holds_up_and_loses_nothing(served: Served, s
     name = apply(served, "kafka-away")
     events = served.events[:3000]
     served.journey.publish(name, "people", events[:1000])
-    with predicting(served) as load:
+    with predicting(served, per_second=PACE) as load:
         with stack.without("kafka"):
             stack.waits("trainer", "kafka")
             answered = len(load.answered)
@@ -163,7 +164,10 @@ def test_a_study_goes_on_to_its_end_while_kafka_is_away(served: Served, stack: S
 
 def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stack: StackUnderTest) -> None:
     name = apply(served, "all-stopped")
-    with predicting(served) as load, publishing(served, name, per_second=1000) as published:
+    with (
+        predicting(served, per_second=PACE) as load,
+        publishing(served, name, per_second=1000) as published,
+    ):
         load.grows()
         published.grows()
         time.sleep(seeded("everything", 0.3, 1.5))  # the moment of the stop

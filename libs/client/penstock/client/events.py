@@ -191,15 +191,16 @@ class Events:
             name.removeprefix(prefix) for name in found if name.startswith(prefix) and name.endswith(ending)
         )
 
-    def read(self, topic: str) -> Iterator[Message]:
-        """The committed messages of a topic (without prefix) from its beginning to its end as of now.
-        Raises NotFound, Unavailable, and Refused where Kafka does not let this user read it.
+    def read(self, topic: str, begin: Mapping[int, int] | None = None) -> Iterator[Message]:
+        """The committed messages of a topic (without prefix) from its beginning to its end as of now;
+        of a partition that `begin` names, from that offset on. Raises NotFound, Unavailable, and
+        Refused where Kafka does not let this user read it.
         """
-        name = self._kafka.topic(topic)
+        name, begin = self._kafka.topic(topic), begin or {}
         with self._consumer() as consumer:
             found = _watermarks(consumer, name)
-            ends = {number: end for number, (first, end) in found.items() if end > first}
-            consumer.assign([TopicPartition(name, number, 0) for number in ends])
+            ends = {number: end for number, (first, end) in found.items() if end > begin.get(number, first)}
+            consumer.assign([TopicPartition(name, number, begin.get(number, 0)) for number in ends])
             while ends:
                 for message in consumer.consume(1000, timeout=GATHER_S):
                     if problem := message.error():
