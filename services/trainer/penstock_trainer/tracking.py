@@ -15,6 +15,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+from mlflow.store.tracking import sqlalchemy_store  # noqa: F401  each job would load it, for half a second
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
