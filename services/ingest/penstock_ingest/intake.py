@@ -7,8 +7,6 @@ not at all, and any replica can read it.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -17,21 +15,22 @@ from datetime import UTC, datetime
 from itertools import compress
 from typing import Protocol
 
-import orjson
 import structlog
 
 from penstock.contracts import metrics
-from penstock.contracts.dataplane import LATEST, MAX_REJECT_BYTES
+from penstock.contracts.dataplane import LATEST
 from penstock.contracts.pipeline import Pipeline, SourceField
 from penstock.contracts.topics import source_topic
-from penstock.contracts.validation import Accepted, Rejected, Rules
-from penstock.runtime.kafka.messages import Batch, Committed, Message, Outcome, Produced
+from penstock.contracts.validation import Rules
+from penstock.runtime.kafka.messages import Batch, Committed, Outcome, Produced
 from penstock.runtime.metrics import counter, histogram
 from penstock_ingest import history
 from penstock_ingest.counts import Counts, decode_counts
 from penstock_ingest.history import Restored
+from penstock_ingest.produced import records, reject
 from penstock_ingest.profile import Profile, Profiler, add
 from penstock_ingest.seen import SeenIds, digest
+from penstock_ingest.typed import TypedRules
 
 log = structlog.get_logger(__name__)
 _EVENTS = counter(metrics.EVENTS)
@@ -86,12 +85,12 @@ class Intake:
 
     def follow(self, pipeline: Pipeline) -> None:
         """The pipeline was applied again: the next batch goes by its new rules. From any thread."""
-        self._rules = Rules(pipeline, self.source)
+        self._typed = TypedRules(pipeline, self.source, Rules(pipeline, self.source))
 
     @property
     def fields(self) -> Mapping[str, SourceField]:
         """Fields as declared now, in the file's order."""
-        return self._rules.fields
+        return self._typed.rules.fields
 
     def rejected_since(self, moment: int) -> int:
         """Rejects of this replica, for people to look at. From any thread."""
@@ -101,12 +100,12 @@ class Intake:
         self._partitions = {number: self._take(number, committed) for number, committed in partitions.items()}
 
     def process(self, batch: Batch) -> Outcome:
-        rules, number = self._rules, batch.partition.number
+        typed, number = self._typed, batch.partition.number
         partition = self._partitions[number]
         seen = partition.seen
-        seen.window_ms = rules.window_ms
+        seen.window_ms = typed.rules.window_ms
         now = self._now = max(self._now, self._clock())
-        produced, fresh, rejects, delta = self._divide(batch, rules, seen, now)
+        produced, fresh, rejects, delta = self._divide(batch, typed, seen, now)
         duplicates = len(batch.messages) - len(fresh) - rejects.total()
         here = Counts(len(fresh), duplicates, seen.excess(len(fresh), now), rejects)
         counts = partition.counts + here
@@ -126,33 +125,29 @@ class Intake:
         return Outcome(produced, metadata=counts.encode(), committed=committed)
 
     def _divide(
-        self, batch: Batch, rules: Rules, seen: SeenIds, now: int
+        self, batch: Batch, typed: TypedRules, seen: SeenIds, now: int
     ) -> tuple[list[Produced], dict[bytes, None], Counter[str], Profile]:
         """Divides a batch. Returns its records and rejects, the digests of new ids, the number of
         rejects by reason, and the records' profile.
         """
         number = batch.partition.number
         at = datetime.fromtimestamp(now / 1000, UTC)
-        latest = min(LATEST, at + rules.ahead)
-        profiler = Profiler(rules.fields)
+        latest = min(LATEST, at + typed.rules.ahead)
+        profiler = Profiler(typed.rules.fields)
         produced: list[Produced] = []
         fresh: dict[bytes, None] = {}
         rejects: Counter[str] = Counter()
         for first in range(0, len(batch.messages), CHUNK):
-            accepted: list[tuple[Message, Accepted]] = []
-            for message in batch.messages[first : first + CHUNK]:
-                answer = rules.check(message.value, latest)
-                if isinstance(answer, Accepted):
-                    accepted.append((message, answer))
-                else:
-                    rejects[answer.reason] += 1
-                    produced.append(_reject(self._rejects_topic, number, message, answer, at))
-            digests = [digest(event.id) for _, event in accepted]
+            accepted, rejected = typed.check(batch.messages[first : first + CHUNK], latest)
+            for message, answer in rejected:
+                rejects[answer.reason] += 1
+                produced.append(reject(self._rejects_topic, number, message, answer, at))
+            digests = list(map(digest, accepted.ids))
             new = seen.divide(digests, now, fresh)
-            records = list(compress(accepted, new))
             fresh.update(dict.fromkeys(compress(digests, new)))
-            produced += [_record(self._records_topic, number, message, event) for message, event in records]
-            profiler.add([event.fields for _, event in records])
+            kept = accepted.only(new)
+            produced += records(self._records_topic, number, kept)
+            profiler.add(kept.fields)
         return produced, fresh, rejects, profiler.profile()
 
     def _measure(self, counts: Counts, now: int, published: int) -> None:
@@ -183,52 +178,8 @@ class Intake:
         restored = self._restores.restore(
             number,
             records=counts.records,
-            window_ms=self._rules.window_ms,
+            window_ms=self._typed.rules.window_ms,
             capacity=self._capacity,
             now=self._clock(),
         )
         return _Partition(committed.position, counts, restored.seen, restored.profile)
-
-
-def _record(topic: str, partition: int, message: Message, event: Accepted) -> Produced:
-    traceparent = _traceparent(message)
-    value = orjson.dumps(
-        {
-            "id": event.id,
-            "entity": event.entity,
-            "time": event.time,
-            "partition": partition,
-            "offset": message.offset,
-            "traceparent": traceparent,
-            "fields": event.fields,
-        }
-    )
-    headers = [("traceparent", traceparent.encode())] if traceparent else None
-    return Produced(topic, partition, event.entity.encode(), value, headers)
-
-
-def _reject(topic: str, partition: int, message: Message, answer: Rejected, at: datetime) -> Produced:
-    original = message.value or b""
-    value = orjson.dumps(
-        {
-            "reason": answer.reason,
-            "field": answer.field,
-            "value": answer.value,
-            "detail": answer.detail,
-            "original": base64.b64encode(original[:MAX_REJECT_BYTES]).decode(),
-            "truncated": len(original) > MAX_REJECT_BYTES,
-            "digest": hashlib.sha256(original).hexdigest(),
-            "partition": partition,
-            "offset": message.offset,
-            "time": at.isoformat(timespec="milliseconds"),
-        }
-    )
-    traceparent = _traceparent(message)
-    headers = [("traceparent", traceparent.encode())] if traceparent else None
-    return Produced(topic, partition, message.key, value, headers)
-
-
-def _traceparent(message: Message) -> str | None:
-    # Producers write what they like into headers.
-    header = message.header("traceparent") if message.headers else None
-    return header.decode() if header is not None and len(header) == 55 and header.isascii() else None

@@ -91,15 +91,15 @@ class Profiler:
         self._missing = {name: 0 for name in declared if name not in shown}
         self._rows = 0
 
-    def add(self, records: Sequence[Mapping[str, Value]]) -> Self:
-        """Adds records, which hold every declared field."""
-        self._rows += len(records)
+    def add(self, fields: Mapping[str, Sequence[Value]]) -> Self:
+        """Adds records: every declared field with its column, all of one length."""
+        self._rows += len(next(iter(fields.values())))
         for name, parts in self._columns.items():
-            parts.append(np.array([record[name] for record in records], float))
+            parts.append(np.array(fields[name], float))
         for name, counts in self._values.items():
-            counts.update([record[name] for record in records])
+            counts.update(fields[name])
         for name in self._missing:
-            self._missing[name] += [record[name] for record in records].count(None)
+            self._missing[name] += fields[name].count(None)
         return self
 
     def profile(self) -> Profile:

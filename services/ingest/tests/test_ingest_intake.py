@@ -224,7 +224,9 @@ def test_the_profile_travels_as_deltas_with_a_checkpoint_now_and_then() -> None:
         messages.append(Message(number, None, seen.value, NOW, seen.headers or ()))
     assert [number for number, message in enumerate(messages) if message.header("profile")] == [0, 64, 128]
     found = whole_profile(messages[64:])
-    expected = Profiler(pipeline().sources["applications"].fields).add(records).profile()
+    fields = pipeline().sources["applications"].fields
+    columns = {name: [record[name] for record in records] for name in fields}
+    expected = Profiler(fields).add(columns).profile()
     assert found is not None
     assert found["purpose"] == expected["purpose"]
     assert (found["note"].present, found["note"].values) == (150, {}), "a personal field's values stay out"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.contracts.pipeline import SourceField
 from penstock_ingest.counts import Counts, decode_counts
-from penstock_ingest.profile import Profiler, add, decode_profile, encode_profile
+from penstock_ingest.profile import Profile, Profiler, add, decode_profile, encode_profile
 from penstock_ingest.seen import SeenIds, digest
 
 WINDOW = 100
@@ -94,12 +94,16 @@ ROWS = st.lists(
 )
 
 
+def profile(rows: list[dict[str, Any]]) -> Profile:
+    return Profiler(FIELDS).add({name: [row[name] for row in rows] for name in FIELDS}).profile()
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(ROWS, max_size=4))
 def test_profiles_of_parts_add_up_to_the_profile_of_all(parts: list[list[dict[str, Any]]]) -> None:
-    total = Profiler(FIELDS).add([]).profile()
+    total = profile([])
     for part in parts:
-        total = decode_profile(encode_profile(add(total, Profiler(FIELDS).add(part).profile())))
+        total = decode_profile(encode_profile(add(total, profile(part))))
     rows = [row for part in parts for row in part]
     for name in FIELDS if rows else ():
         values = [row[name] for row in rows if row[name] is not None]
@@ -119,8 +123,8 @@ def test_profiles_of_parts_add_up_to_the_profile_of_all(parts: list[list[dict[st
 
 def test_the_largest_numbers_do_not_break_a_profile() -> None:
     rows = [{"number": 1.7e308, "category": None, "truth": None, "note": None, "secret": None}] * 3
-    once = decode_profile(encode_profile(Profiler(FIELDS).add(rows).profile()))
-    twice = decode_profile(encode_profile(add(once, Profiler(FIELDS).add(rows).profile())))
+    once = decode_profile(encode_profile(profile(rows)))
+    twice = decode_profile(encode_profile(add(once, profile(rows))))
     assert twice["number"].moments is not None
     assert twice["number"].moments.maximum == 1.7e308
 
@@ -130,7 +134,7 @@ def test_only_so_many_values_of_a_category_are_kept() -> None:
         {**dict.fromkeys(FIELDS), "category": "often" if number % 2 else "x" * 500 + str(number)}
         for number in range(400)
     ]
-    values = Profiler(FIELDS).add(rows).profile()["category"].values
+    values = profile(rows)["category"].values
     assert len(values) <= 50
     assert values["often"] == 200
     assert max(map(len, values)) <= 64
