@@ -21,16 +21,11 @@ from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.family import Epoch
 from penstock.modelkit.features import WordWeights
 from penstock.modelkit.network import Layers, Network, Shape, Tensors
+from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.optimizers import optimizer_of
 from penstock.modelkit.preprocessing import Category
 from penstock.modelkit.schedules import Moment, learning_rate
-from penstock.modelkit.training import (
-    Objective,
-    Split,
-    seed_everything,
-    train,
-    weights_digest,
-)
+from penstock.modelkit.training import seed_everything, train, weights_digest
 
 EMBEDDED = (Category("c", ("a", "b"), (3, 40, 37, 0), 2),)
 

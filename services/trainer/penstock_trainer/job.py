@@ -20,7 +20,7 @@ from urllib.parse import quote
 from penstock.contracts.digests import digits_of
 from penstock.contracts.errors import Conflict
 from penstock.contracts.events import Imported, StudyReference, TrainingRunRequested, TrainingSet
-from penstock.contracts.overrides import overridden
+from penstock.contracts.overrides import by_one_worker, overridden
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.planning import BY_ROWS, Plan, planned
 from penstock.feature_store.v1 import feature_store_pb2 as features
@@ -35,9 +35,11 @@ from penstock.runtime.child import JobContext, job_main
 from penstock.runtime.patience import patiently
 from penstock_trainer.receiving import received
 from penstock_trainer.settings import Settings
+from penstock_trainer.workers.choice import spread
 
 if TYPE_CHECKING:
     from penstock.modelkit.build import Built
+    from penstock.modelkit.training import Loop
 
 REGISTRY_TIMEOUT_S = 10.0
 LIKELY_ROWS = 10_000  # of a training set that is still being put together
@@ -47,23 +49,30 @@ def run(job: JobContext) -> dict[str, Any]:
     settings: Settings = job.settings
     requested = TrainingRunRequested.model_validate(job.payload)
     job.progress({"attempt": job.attempt})
-    applied, training_set = asyncio.run(_prepare(job, settings, requested))
-    plan = planned(applied, training_set.rows.get("train", 0))
+    applied = asyncio.run(_pipeline(job, settings, requested))
     if requested.imported is not None:
+        training_set = asyncio.run(_training_set(job, settings, requested))
         job.progress({"training_set": training_set, "epochs": 0})
+        plan = planned(applied, training_set.rows.get("train", 0))
         return _import(job, plan.pipeline, training_set, settings, requested.imported)
-    told = {"chosen": dict(plan.chosen), "chosen_because": plan.because}
-    job.progress({"training_set": training_set, "epochs": plan.pipeline.trainer.epochs, **told})
-    artifacts = Artifacts(settings.platform.artifact_roots)
-    return _train(job, plan, training_set, settings.runs_dir / job.id, artifacts, requested.study)
+    # torch takes 3 s to import; the feature store needs some to join. Both at once.
+    likely = planned(applied, LIKELY_ROWS).pipeline
+    threading.Thread(target=_import_family, args=(likely,), daemon=True).start()
+    work = settings.runs_dir / job.id
+    with spread(likely, work / "workers", job.progress) as loop:
+        training_set = asyncio.run(_training_set(job, settings, requested))
+        plan = planned(applied, training_set.rows.get("train", 0))
+        told = {"chosen": dict(plan.chosen), "chosen_because": plan.because}
+        job.progress({"training_set": training_set, "epochs": plan.pipeline.trainer.epochs, **told})
+        artifacts = Artifacts(settings.platform.artifact_roots)
+        return _train(job, plan, training_set, work, artifacts, requested.study, loop)
 
 
-async def _prepare(
-    job: JobContext, settings: Settings, requested: TrainingRunRequested
-) -> tuple[Pipeline, TrainingSet]:
-    """The pipeline as numbered in the request with its overrides, and the run's training set.
+async def _pipeline(job: JobContext, settings: Settings, requested: TrainingRunRequested) -> Pipeline:
+    """The pipeline as numbered in the request with its overrides. A study's choice is trained as its
+    trial was: by one worker.
 
-    Waits while a peer is away, and says so. Raises what else the peers raise.
+    Waits while the registry is away, and says so. Raises what else it raises.
     """
     async with rpc.connect(settings.platform.peer("model_registry")) as channel:
         found = await patiently(
@@ -73,11 +82,14 @@ async def _prepare(
             registry.GetPipelineRequest(pipeline=requested.pipeline, number=requested.pipeline_number),
             REGISTRY_TIMEOUT_S,
         )
-    pipeline = overridden(json.loads(found.spec_json), requested.overrides)
-    if requested.imported is None:
-        # torch takes 3 s to import; the feature store needs some to join. Both at once.
-        likely = planned(pipeline, LIKELY_ROWS).pipeline
-        threading.Thread(target=_import_family, args=(likely,), daemon=True).start()
+    spec = json.loads(found.spec_json)
+    return overridden(spec if requested.study is None else by_one_worker(spec), requested.overrides)
+
+
+async def _training_set(job: JobContext, settings: Settings, requested: TrainingRunRequested) -> TrainingSet:
+    """The run's training set, verified. Waits while the feature store is away, and says so. Raises what
+    else it raises.
+    """
     async with rpc.connect(settings.platform.peer("feature_store")) as channel:
         made = await patiently(
             job,
@@ -93,7 +105,7 @@ async def _prepare(
         )
     training_set = TrainingSet.model_validate_json(made.training_set_json)
     verify_fact(training_set, Keys(settings.platform.keys).trust())
-    return pipeline, training_set
+    return training_set
 
 
 def _import_family(pipeline: Pipeline) -> None:
@@ -109,6 +121,7 @@ def _train(
     work: Path,
     artifacts: Artifacts,
     study: StudyReference | None,
+    loop: Loop | None,
 ) -> dict[str, Any]:
     """Raises Conflict where the model is not that of the study's trial."""
     from penstock.modelkit.build import build
@@ -121,6 +134,7 @@ def _train(
         checkpoint=work / "checkpoint.pt",
         on_epoch=lambda epoch: job.progress({"epoch": asdict(epoch)}),
         on_stage=lambda stage: job.progress({"stage": stage}) if stage == "packaging" else None,
+        loop=loop if pipeline.model.workers else None,
     )
     if study is not None and built.weights != study.weights:
         raise Conflict(

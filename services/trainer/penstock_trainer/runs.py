@@ -31,6 +31,7 @@ from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.patience import Awaited
 from penstock.runtime.store import Effect
 from penstock_trainer import store as rows
+from penstock_trainer.pace import Pace
 from penstock_trainer.store import (
     CANCELED,
     COMPLETED,
@@ -46,7 +47,7 @@ from penstock_trainer.store import (
 )
 
 _DURATION = histogram(metrics.RUN_DURATION)
-_EPOCHS = counter(metrics.EPOCHS)
+_EPOCHS, _ROWS, _TIME = counter(metrics.EPOCHS), counter(metrics.RUN_ROWS), counter(metrics.RUN_TIME)
 
 JOB = "training"
 TRACKING_JOB, STUDY_TRACKING_JOB = "tracking", "study_tracking"
@@ -130,6 +131,8 @@ class Runs:
             case {"training_set": training_set, "epochs": epochs, **choices}:
                 run.epochs_planned = epochs
                 self._started(run, TrainingSet.model_validate(training_set), choices, effect)
+            case {"workers": workers, "because": because}:
+                run.pace = Pace(workers=workers, because=because)
             case {"epoch": epoch}:
                 self._epoch(run, epoch, effect)
         effect.after_commit(lambda: self.changes.tell(run_id))
@@ -221,9 +224,11 @@ class Runs:
         if effect.session.get(EpochRow, (run.run_id, epoch["number"])) is not None:
             return
         effect.session.add(EpochRow(run_id=run.run_id, **{name: epoch[name] for name in CURVE}))
-        told = {"epoch": epoch["number"]} | {name: value for name, value in epoch.items() if name != "number"}
+        told = {name: epoch[name] for name in CURVE} | {"epoch": epoch["number"]}
+        del told["number"]
         effect.publish(TrainingRunProgressed(run_id=run.run_id, pipeline=run.pipeline, **told))
-        effect.after_commit(lambda: _EPOCHS.add(1, {"pipeline": run.pipeline}))
+        run.pace = (run.pace or Pace()).at(epoch)
+        effect.after_commit(lambda: _count(run.pipeline, epoch))
 
     def _end(self, run: RunRow, state: str, effect: Effect) -> datetime:
         """Ends the run now; its working files go with the commit."""
@@ -241,6 +246,15 @@ class Runs:
 
         effect.after_commit(forget)
         return ended_at
+
+
+def _count(pipeline: str, epoch: dict[str, Any]) -> None:
+    _EPOCHS.add(1, {"pipeline": pipeline})
+    if took := epoch.get("took_s"):
+        _ROWS.add(epoch["rows"], {"pipeline": pipeline})
+        waits = {"data": epoch["data_s"], "communication": epoch["communication_s"]}
+        for part, seconds in {**waits, "compute": took - sum(waits.values())}.items():
+            _TIME.add(seconds, {"pipeline": pipeline, "part": part})
 
 
 def _told(

@@ -25,6 +25,7 @@ from penstock.runtime.store import Effect, Store
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
 from penstock_trainer import store as rows
+from penstock_trainer.pace import Pace
 from penstock_trainer.receiving import receive
 from penstock_trainer.runs import Runs
 
@@ -185,4 +186,9 @@ def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:
         imported_digest=run.imported.graph.digest if run.imported else "",
         chosen_json=json.dumps(run.chosen) if run.chosen else "",
         chosen_because=run.chosen_because or "",
+        pace=_pace(run.pace),
     )
+
+
+def _pace(pace: Pace | None) -> trainer.Pace | None:
+    return pace and trainer.Pace(**pace.model_dump(), bottleneck=pace.bottleneck)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from penstock.contracts.errors import NotFound
 from penstock.contracts.events import Cost, Imported, StudyReference, TrainingSet
 from penstock.runtime.tables import Json, UtcDateTime
+from penstock_trainer.pace import Pace
 
 REQUESTED, PREPARING, TRAINING, PACKAGING = "requested", "preparing", "training", "packaging"
 COMPLETED, FAILED, CANCELED = "completed", "failed", "canceled"
@@ -46,6 +47,7 @@ class RunRow(Tables):
     study: Mapped[StudyReference | None] = mapped_column(Json(StudyReference), default=None)
     chosen: Mapped[dict[str, JsonValue] | None] = mapped_column(Json(dict[str, JsonValue]), default=None)
     chosen_because: Mapped[str | None] = mapped_column(Text, default=None)
+    pace: Mapped[Pace | None] = mapped_column(Json(Pace), default=None)
 
 
 # What an epoch tells beside its run.

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from penstock.testing.loans import Loans
+
+sys.path.insert(0, str(Path(__file__).parent))  # `workers_suite`, which every adapter passes
 
 
 @pytest.fixture

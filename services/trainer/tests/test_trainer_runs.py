@@ -37,6 +37,7 @@ from penstock.runtime.tables import JobRow, OutboxRow
 from penstock.testing.wait import until_async
 from penstock_trainer import store as rows
 from penstock_trainer.leftovers import remove_leftovers
+from penstock_trainer.pace import Pace
 from penstock_trainer.receiving import receive
 from penstock_trainer.runs import JOB, TRACKING_JOB, Runs
 from penstock_trainer.store import Tables
@@ -128,6 +129,10 @@ def epoch(number: int) -> dict[str, Any]:
             "metric": "auroc",
             "learning_rate": 1e-3,
             "elapsed_s": float(number),
+            "rows": 400,
+            "took_s": 2.0,
+            "data_s": 0.5,
+            "communication_s": 0.0,
         }
     }
 
@@ -156,7 +161,7 @@ def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
     assert desk.jobs == [(JOB, "01A", "queued")]
     choices = {"chosen": {"model.type": "mlp", "model.hidden": [8]}, "chosen_because": "2 rows"}
     begins = {"training_set": training_set, "epochs": 3, **choices}
-    for message in ({"attempt": 1}, begins, epoch(1), epoch(2)):
+    for message in ({"attempt": 1}, begins, {"workers": 2, "because": "as measured"}, epoch(1), epoch(2)):
         desk.says(message)
     assert (desk.run.state, desk.run.epochs_planned, desk.run.attempts) == ("training", 3, 1)
     for message in (
@@ -172,6 +177,7 @@ def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
     with desk.store.transaction() as effect:
         desk.runs.completed("01A", result(), effect)
     assert desk.run.state == "completed"
+    assert desk.run.pace == Pace(workers=2, because="as measured", rows_per_s=200.0, data_share=0.25)
     assert [type(event) for event in desk.told] == [
         TrainingRunRequested,
         TrainingRunStarted,

@@ -75,6 +75,7 @@ def study(weights: str) -> StudyReference:
 def test_the_run_has_the_trials_weights(model: str, loans: Any, repeat: Any, tmp_path: Path) -> None:
     loans.training_set(STUDY)
     overrides = CHOICES[model]
+    loans.spec["training"] = {"seed": 5}
     pipeline = planned(overridden(loans.spec, overrides), 400).pipeline
     parts = loans.folder / "train.parquet", loans.folder / "validation.parquet"
     (loans.folder / "audit.parquet").unlink()  # no trial sees it
@@ -82,6 +83,7 @@ def test_the_run_has_the_trials_weights(model: str, loans: Any, repeat: Any, tmp
     work.fill(*parts, pipeline, 3)
     trial = measure(pipeline, work)
 
+    loans.spec["training"]["workers"] = 2  # trials are trained by one, and so is what must equal them
     result = repeat(overrides, study(trial.weights))
 
     assert result["weights"] == trial.weights

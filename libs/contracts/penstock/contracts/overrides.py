@@ -45,6 +45,16 @@ def overridden(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]
     return pipeline
 
 
+def by_one_worker(spec: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The file as a study's trials take it, and the run with its choice: trees among them take one
+    worker alone, and the run must have the trial's weights.
+    """
+    training = spec.get("training")
+    if not isinstance(training, dict):
+        return dict(spec)
+    return {**spec, "training": {key: value for key, value in training.items() if key != "workers"}}
+
+
 def changed(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]) -> dict[str, Any]:
     """The file with the overrides in it, as `overridden` checks it. Raises Invalid for a key that a run
     may not change.

@@ -96,6 +96,8 @@ def _scalar(annotation: Any) -> str:
         return "[low, high]" if set(parts) == {float} else "[low, high], numbers or percentiles like `p01`"
     if parts:  # Annotated, or a union with None
         said = [part for part in parts[: 1 if origin is Annotated else None] if part is not NoneType]
+        if any(get_origin(part) is Literal for part in said):
+            return " \\| ".join(map(_scalar, said))
         return _scalar(said[0]) if len(said) == 1 else "a value"
     return _WORDS[annotation]
 

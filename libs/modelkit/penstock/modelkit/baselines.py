@@ -31,8 +31,9 @@ from penstock.modelkit.graph import Array
 from penstock.modelkit.model import compile_model, run
 from penstock.modelkit.network import Network
 from penstock.modelkit.neural import TrainedNetwork, learning
+from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.rows import Rows, classes, read, signature
-from penstock.modelkit.training import Objective, Split, seed_everything
+from penstock.modelkit.training import seed_everything
 from penstock.packages.parts import ModelSignature
 
 STEPS = 60  # of L-BFGS

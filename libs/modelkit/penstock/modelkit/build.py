@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.measures.scores import Scores
 from penstock.modelkit import metrics
 from penstock.modelkit.decision import choose_threshold
-from penstock.modelkit.family import Description, Epoch, Part, Prepared, Trained, family_of
+from penstock.modelkit.family import Description, Epoch, Part, Prepared, Spreadable, Trained, family_of
 from penstock.modelkit.features import Features, Inputs, Value, transform
 from penstock.modelkit.graph import Array
 from penstock.modelkit.model import TOLERANCE, check_parity, compile_model, run
@@ -24,6 +26,9 @@ from penstock.modelkit.preprocessing import Preprocessing, bins, fit
 from penstock.modelkit.profile import describe, draw_probes, probes
 from penstock.modelkit.rows import Rows, classes, read, signature
 from penstock.packages.parts import ModelSignature, Profile
+
+if TYPE_CHECKING:
+    from penstock.modelkit.training import Loop
 
 MIN_TRAIN_ROWS = 20
 MIN_VALIDATION_ROWS = 5
@@ -60,17 +65,19 @@ def build(
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_stage: Callable[[str], None] = lambda stage: None,
+    loop: Loop | None = None,
 ) -> Built:
     """Trains on one Parquet file, chooses on the other, and checks the graph on both.
 
-    Raises Invalid, in a sentence for who wrote the pipeline file, where nothing can be learned;
-    NotAlike where graph and model differ.
+    `loop`: instead of the family's own, for one that has `workers`. Raises Invalid, in a sentence for
+    who wrote the pipeline file, where nothing can be learned; NotAlike where graph and model differ.
     """
     on_stage("fitting")
     prepared = prepare(pipeline, train_part, validation_part)
     on_stage("training")
     family = family_of(pipeline.model)
-    model = family.fit(pipeline, prepared, checkpoint=checkpoint, on_epoch=on_epoch)
+    fit = family.fit if loop is None else partial(cast(Spreadable, family).fit, loop=loop)
+    model = fit(pipeline, prepared, checkpoint=checkpoint, on_epoch=on_epoch)
     on_stage("packaging")
     return finish(pipeline, prepared, model)
 

@@ -54,15 +54,26 @@ class Penalty:
         """probability: of the positive class, float32 [B]. labels: int64 [B]. groups: int64 [B], -1
         for none. One number.
         """
-        total = probability.new_zeros(())
+        return self.of(*self.cells(probability, labels, groups))
+
+    def cells(self, probability: Tensor, labels: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of each cell, and the sum of their probabilities: float32 [labels given, G] both. Those of
+        several parts of a batch add up to the batch's.
+        """
         member = groups.unsqueeze(0) == self._groups  # [G, B]
-        for label in self._given:
-            cells = member if label is None else member & (labels == label)
-            counts = cells.sum(dim=1)
-            enough = counts >= MIN_CELL
+        cells = torch.stack(
+            [member if label is None else member & (labels == label) for label in self._given]
+        ).to(probability.dtype)
+        return cells.sum(dim=2), cells @ probability
+
+    def of(self, counts: Tensor, sums: Tensor) -> Tensor:
+        """The penalty, from a whole batch's `cells`."""
+        total = sums.new_zeros(())
+        for rows, probabilities in zip(counts, sums, strict=True):
+            enough = rows >= MIN_CELL
             if int(enough.sum()) < 2:
                 continue
-            means = (cells[enough].to(probability.dtype) @ probability) / counts[enough]
+            means = probabilities[enough] / rows[enough]
             apart = (means.unsqueeze(0) - means.unsqueeze(1)).abs()
             total = total + apart.sum() / (len(means) * (len(means) - 1))
         return self._weight * total

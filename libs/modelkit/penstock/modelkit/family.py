@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from penstock.contracts.pipeline import EarlyStopping, FamilySpec, ModelSpec, Pipeline
 from penstock.modelkit.features import Features, Inputs, Value
@@ -19,6 +19,9 @@ from penstock.modelkit.graph import Array, Graph
 from penstock.modelkit.preprocessing import Preprocessing
 from penstock.modelkit.rows import Rows
 from penstock.packages.parts import ModelSignature, Picture
+
+if TYPE_CHECKING:
+    from penstock.modelkit.training import Loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,9 @@ class Epoch:
     `train_loss` is the mean over the epoch's batches, with penalty and class weights;
     `validation_loss` that of the validation split, without dropout; `learning_rate` the one at the
     epoch's end. `elapsed_s` counts from the beginning of the run's first epoch and leaves out the
-    pause between a kill and the resumption.
+    pause between a kill and the resumption. A network's epoch is timed, too: `took_s` for training
+    `rows` and looking at the validation split, of it `data_s` for cutting batches and
+    `communication_s` for waiting for other workers.
     """
 
     number: int
@@ -39,6 +44,10 @@ class Epoch:
     metric: str
     learning_rate: float
     elapsed_s: float
+    rows: int = 0
+    took_s: float = 0.0
+    data_s: float = 0.0
+    communication_s: float = 0.0
 
 
 class Part(NamedTuple):
@@ -126,6 +135,22 @@ class Family(Protocol):
         Invalid, with the key to change, where it cannot learn; Conflict when the checkpoint is of
         another run.
         """
+
+
+class Spreadable(Family, Protocol):
+    """A family whose spec has `workers`: it is trained by `penstock.modelkit.training`'s loop, or by
+    another that leads to the same.
+    """
+
+    def fit(
+        self,
+        pipeline: Pipeline,
+        prepared: Prepared,
+        *,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        loop: Loop = ...,
+    ) -> Trained: ...
 
 
 def family_of(model: ModelSpec) -> Family:

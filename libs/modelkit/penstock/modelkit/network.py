@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from penstock.modelkit.dropout import Dropout
 from penstock.modelkit.features import Inputs, WordNumbers, WordWeights
 from penstock.modelkit.graph import Graph
 from penstock.modelkit.preprocessing import Category, Text, TextSequence
@@ -65,6 +66,15 @@ class Tensors:
         for starts, columns, weights, _ in self.words:
             yield from (starts, columns, weights)
         yield from chain.from_iterable(self.sequences)
+
+    def between(self, first: int, end: int) -> Tensors:
+        """Rows from `first` up to `end`; nothing is copied."""
+        return Tensors(
+            self.dense[first:end],
+            self.buckets[first:end],
+            tuple((starts[first : end + 1], *entries) for starts, *entries in self.words),
+            tuple((starts[first : end + 1], numbers) for starts, numbers in self.sequences),
+        )
 
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
         """dense [B, d + widths], words made dense, buckets [B, c], and of each sequence word numbers
@@ -197,7 +207,7 @@ class Layers(Embedded):
         width = self.width
         layers: list[nn.Module] = []
         for size in hidden:
-            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(width, size), nn.ReLU(), Dropout(dropout)]
             width = size
         layers.append(nn.Linear(width, shape.outputs))
         self.layers = nn.Sequential(*layers)

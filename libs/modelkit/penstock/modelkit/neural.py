@@ -20,8 +20,9 @@ from penstock.modelkit.features import Features, Inputs, Value, piece_columns
 from penstock.modelkit.graph import Array, Graph
 from penstock.modelkit.intervals import ordered
 from penstock.modelkit.network import Network, Shape, Tensors
+from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.texts import Reading, text_parts
-from penstock.modelkit.training import Objective, Split, seed_everything, train, weights_digest
+from penstock.modelkit.training import Loop, seed_everything, train, weights_digest
 from penstock.packages.parts import Picture
 
 SpecT = TypeVar("SpecT", bound=FamilySpec)
@@ -92,13 +93,14 @@ class Neural(Generic[SpecT]):
         *,
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        loop: Loop = train,
     ) -> TrainedNetwork:
         spec, plan, seed = pipeline.model, pipeline.trainer, pipeline.training.seed
         assert isinstance(spec, self.spec)
         seed_everything(seed)
         objective, training, validation = learning(pipeline, prepared)
         network = self.network_of(spec, prepared, training, objective)
-        history = train(
+        history = loop(
             network,
             objective,
             training,

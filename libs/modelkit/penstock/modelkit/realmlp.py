@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from penstock.modelkit.dropout import Dropout
 from penstock.modelkit.graph import Graph
 from penstock.modelkit.network import Embedded, Shape
 
@@ -34,7 +35,7 @@ class RealMlp(Embedded):
 
     def __init__(self, shape: Shape, hidden: Sequence[int], dropout: float) -> None:
         super().__init__(shape, spread=1.0)
-        self._numbers, self._dropout = shape.numbers, dropout
+        self._numbers, self.dropout = shape.numbers, Dropout(dropout)
         self.waves = Waves(shape.numbers)
         width = self.width + COLUMNS * shape.numbers
         self.scale = nn.Parameter(torch.full((width,), 1 / FAST))
@@ -57,7 +58,7 @@ class RealMlp(Embedded):
         value = torch.cat(parts, dim=1) * (self.scale * self._fast)
         *hidden, last = self.layers
         for layer in hidden:
-            value = functional.dropout(functional.selu(layer(value)), self._dropout, self.training)
+            value = self.dropout(functional.selu(layer(value)))
         found: Tensor = last(value)
         return found
 

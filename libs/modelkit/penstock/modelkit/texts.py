@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penstock.contracts.pipeline import TextAverage, TextCnn
+from penstock.modelkit.dropout import Dropout
 from penstock.modelkit.graph import FLOAT, Array, Graph
 from penstock.modelkit.network import EMBEDDING_SPREAD, Network, Tensors
 from penstock.modelkit.preprocessing import Category, Text, TextSequence
@@ -77,7 +78,7 @@ class Convolutions(Part):
         if spec.pool == "max":
             self.before, self._after = max(spec.widths) - 1, max(spec.widths)
         self.filters = nn.ModuleList(nn.Conv1d(spec.dimension, spec.filters, width) for width in spec.widths)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
 
     def forward(self, numbers: Tensor) -> Tensor:
         longer = functional.pad(numbers, (self.before, self._after))

@@ -13,84 +13,22 @@ import io
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from penstock.contracts.errors import Conflict, Invalid
-from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Trainer
-from penstock.modelkit.fairness import Penalty
+from penstock.modelkit.data_parallel import DataParallel, ProcessGroup
 from penstock.modelkit.family import Epoch, kept, write_whole
-from penstock.modelkit.intervals import Quantiles
-from penstock.modelkit.metrics import of_epoch
-from penstock.modelkit.network import Tensors, Trainable
+from penstock.modelkit.gradients import Alone, Gradients, Waits
+from penstock.modelkit.network import Trainable
+from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.optimizers import optimizer_of
 from penstock.modelkit.schedules import Moment, learning_rate
-
-LEAST = 1e-12  # weight of a batch whose rows all have none
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """One part, ready for the network. Labels: int64 class indices, or float32 standardised values,
-    [N]. Groups: int64 [N], only with a penalty. Weights: float32 [N], where rows have some.
-    """
-
-    features: Tensors
-    labels: Tensor
-    groups: Tensor | None = None
-    weights: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """A loss to minimise. `spread`: one standard deviation of a regression's target, in its unit.
-    `quantiles`: those that a regression's second and third output are fitted to.
-    """
-
-    task: Task
-    class_weights: Tensor | None = None  # float32 [k]
-    penalty: Penalty | None = None
-    spread: float = 1.0
-    quantiles: Quantiles | None = None
-
-    def loss(
-        self, logits: Tensor, labels: Tensor, groups: Tensor | None, weights: Tensor | None = None
-    ) -> Tensor:
-        """The mean over rows, each weighed by its own weight and its class's; plus the penalty, which
-        compares groups as they are.
-        """
-        rows = self.of_rows(logits, labels)
-        if self.class_weights is not None:
-            of_class = self.class_weights[labels]
-            weights = of_class if weights is None else weights * of_class
-        loss = rows.mean() if weights is None else (rows * weights).sum() / weights.sum().clamp_min(LEAST)
-        if self.penalty is not None and groups is not None:
-            loss = loss + self.penalty(torch.sigmoid(logits[:, 0]), labels, groups)
-        return loss
-
-    def of_rows(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each row, [B]."""
-        if self.task == "regression":
-            rows = functional.mse_loss(logits[:, 0], labels, reduction="none")
-            if self.quantiles:
-                away = labels[:, None] - logits[:, 1:]
-                shares = torch.tensor(self.quantiles)
-                rows = rows + torch.maximum(shares * away, (shares - 1) * away).sum(dim=1)
-            return rows
-        if self.task == "multiclass":
-            return functional.cross_entropy(logits, labels, reduction="none")
-        return functional.binary_cross_entropy_with_logits(
-            logits[:, 0], labels.to(logits.dtype), reduction="none"
-        )
-
-    def measured(self, logits: Tensor, labels: Tensor) -> tuple[str, float]:
-        """Name and value of the training curve's measure."""
-        return of_epoch(self.task, labels.numpy() * self.spread, logits.numpy() * self.spread)
 
 
 def seed_everything(seed: int) -> None:
@@ -99,6 +37,23 @@ def seed_everything(seed: int) -> None:
     """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
+
+
+class Loop(Protocol):
+    """`train`, or what leads to the same by other means: by several processes, say."""
+
+    def __call__(
+        self,
+        network: Trainable,
+        objective: Objective,
+        training: Split,
+        validation: Split,
+        plan: Trainer,
+        *,
+        seed: int,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> tuple[Epoch, ...]: ...
 
 
 def train(
@@ -111,6 +66,7 @@ def train(
     seed: int,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    group: ProcessGroup | None = None,
 ) -> tuple[Epoch, ...]:
     """Trains `network` in place and leaves the best epoch's weights in it (by validation loss;
     without early stopping, the last epoch's).
@@ -118,17 +74,23 @@ def train(
     With `checkpoint`, goes on from that file if it is there; `on_epoch` hears of every epoch, those
     of before first. Call `seed_everything` before the network is made. Raises Invalid when the loss
     stops being a number, Conflict when the checkpoint is of another run.
+
+    `group`: the workers that train together, of which this process is one; each is called with the
+    same arguments and random state, and worker 0 alone writes the checkpoint and tells of epochs.
     """
-    loop = _Loop(network, objective, training, validation, plan, seed)
+    alone = Alone(network, objective, training)
+    gradients = alone if group is None else DataParallel(network, objective, training, group)
+    loop = _Loop(network, objective, training, validation, plan, seed, gradients)
     if checkpoint is not None and checkpoint.exists():
         loop.restore(checkpoint)
-        for epoch in loop.history:
+        for epoch in loop.history if gradients.leads else ():
             on_epoch(epoch)
     while not loop.ended():
         loop.epoch()
-        if checkpoint is not None:
-            loop.save(checkpoint)
-        on_epoch(loop.history[-1])
+        if gradients.leads:
+            if checkpoint is not None:
+                loop.save(checkpoint)
+            on_epoch(loop.history[-1])
     if loop.best is not None:
         network.load_state_dict(loop.best)
     return tuple(loop.history)
@@ -145,8 +107,9 @@ class _Loop:
         validation: Split,
         plan: Trainer,
         seed: int,
+        gradients: Gradients,
     ) -> None:
-        self._network, self._objective = network, objective
+        self._network, self._objective, self._gradients = network, objective, gradients
         self._training, self._validation, self._plan = training, validation, plan
         self._identity = _identity(network, training, validation, plan, seed)
         spared = {id(parameter) for parameter in network.undecayed()}
@@ -165,14 +128,13 @@ class _Loop:
         """Trains for one epoch more and adds it to the history. Raises Invalid when the loss stops
         being a number.
         """
-        train_loss, rate = self._pass()
-        logits = self._network.predict(self._validation.features)
-        labels, groups, weights = (
-            self._validation.labels,
-            self._validation.groups,
-            self._validation.weights,
-        )
-        validation_loss = self._objective.loss(logits, labels, groups, weights).item()
+        began, self._gradients.waits = time.perf_counter(), Waits()
+        trained, rate = self._pass()
+        validation = self._validation
+        logits = self._gradients.answers(validation.features)
+        found = self._objective.loss(logits, validation.labels, validation.groups, validation.weights)
+        losses = torch.tensor([trained, found.item()], dtype=torch.float64)
+        train_loss, validation_loss = self._gradients.agreed(losses).tolist()
         number = len(self.history) + 1
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise Invalid(
@@ -180,7 +142,7 @@ class _Loop:
                 where="trainer.optimizer.learning_rate",
                 remedy="Lower the learning rate, or set trainer.gradient_clip to 1",
             )
-        metric, value = self._objective.measured(logits, labels)
+        metric, value = self._objective.measured(logits, validation.labels)
         self.history.append(
             Epoch(
                 number=number,
@@ -191,6 +153,10 @@ class _Loop:
                 metric=metric,
                 learning_rate=rate,
                 elapsed_s=time.monotonic() - self._began,
+                rows=len(self._training.labels),
+                took_s=time.perf_counter() - began,
+                data_s=self._gradients.waits.data,
+                communication_s=self._gradients.waits.communication,
             )
         )
         if self._plan.early_stopping and kept(self.history, self._plan.early_stopping)[0] == number - 1:
@@ -198,27 +164,21 @@ class _Loop:
 
     def _pass(self) -> tuple[float, float]:
         """Trains once over the training split. The mean loss, and the learning rate at the end."""
-        network, training, plan, optimizer = self._network, self._training, self._plan, self._optimizer
-        count = len(training.labels)
+        plan, optimizer = self._plan, self._optimizer
+        count = len(self._training.labels)
         shuffled = torch.split(torch.randperm(count, generator=self._order), plan.batch_size)
         total = rate = 0.0
         losses = [epoch.validation_loss for epoch in self.history]
-        network.train()
+        self._network.train()
         for step, rows in enumerate(shuffled, len(shuffled) * len(self.history)):
-            network.zero_grad()
-            logits = network(*training.features.batch(rows))
-            told = rows.repeat_interleave(network.members)
-            groups = training.groups[told] if training.groups is not None else None
-            weights = training.weights[told] if training.weights is not None else None
-            loss = self._objective.loss(logits, training.labels[told], groups, weights)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = self._gradients.of(rows)
             if plan.gradient_clip is not None:
                 optimizer.clip(plan.gradient_clip)
             moment = Moment(step, len(shuffled) * plan.epochs, len(shuffled), losses)
             rate = learning_rate(plan.schedule, plan.optimizer.learning_rate, moment)
             optimizer.step(rate)
-            total += loss.item() * len(rows)
-        network.average_unseen()
+            total += loss * len(rows)
+        self._network.average_unseen()
         return total / count, rate
 
     def save(self, path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from penstock.modelkit.dropout import Dropout
 from penstock.modelkit.graph import DOUBLE, Graph
 
 
@@ -46,7 +47,7 @@ class Attention(nn.Module):
             nn.init.xavier_uniform_(layer.weight, gain=1 / math.sqrt(2))
             nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.out.bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self._heads, self._width = heads, d // heads
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class FeedForward(nn.Module):
     def __init__(self, d: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.first, self.second = Linear(d, 2 * hidden), Linear(hidden, d)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
         values, gates = self.first(tokens).chunk(2, dim=-1)

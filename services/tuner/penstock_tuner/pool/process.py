@@ -1,123 +1,18 @@
-"""One trial's process as the pool sees it: what it says, what it holds, its end."""
+"""One trial's process as the pool sees it."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import time
-from collections import deque
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
-
-from penstock.contracts.events import Cost
-from penstock.runtime.child import LONGEST_TEXT
 from penstock.runtime.jobs import Failure
+from penstock.runtime.jobs.forked_process import ForkedProcess
 from penstock_tuner.pool.port import Ended
 
-LAST_LINES = 20
-CHUNK = 1 << 16
-CHUNKS = 16  # that are read at once, and kept of a line that does not end
 
-
-class Pipe:
-    """The reading end of a pipe, by lines, without waiting."""
-
-    def __init__(self) -> None:
-        self.fd, self.writer = os.pipe()
-        os.set_blocking(self.fd, False)
-        self._begun = b""
-        self.ended = False
-
-    def close_writer(self) -> None:
-        os.close(self.writer)
-
-    def lines(self) -> list[str]:
-        """Whole lines that have come. Of a trial that writes without an end some, and the rest later."""
-        for _ in range(CHUNKS):
-            if self.ended:
-                break
-            try:
-                chunk = os.read(self.fd, CHUNK)
-            except BlockingIOError:
-                break
-            self._begun += chunk
-            self.ended = not chunk
-        *whole, begun = self._begun.split(b"\n")
-        self._begun = begun[-CHUNKS * CHUNK :]
-        return [line.decode(errors="replace") for line in whole]
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
-class TrialProcess:
-    """From its order to its end. `why`: reason for which the pool ended it, None where it did not."""
+class TrialProcess(ForkedProcess):
+    """`why`: reason for which the pool ended it, None where it did not; `end`: its end as it told it."""
 
     def __init__(self, number: int) -> None:
+        super().__init__()
         self.number = number
-        self.messages, self.errors, self.status = Pipe(), Pipe(), Pipe()
-        self.heard_at = time.monotonic()
         self.stopped = False
         self.why: Failure | None = None
-        self.end: Ended | None = None  # as it told it
-        self.code: int | None = None
-        self.cost = Cost()
-        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        self._pid: int | None = None
-        self._killed = False
-
-    @property
-    def pipes(self) -> tuple[Pipe, Pipe, Pipe]:
-        return self.messages, self.errors, self.status
-
-    @property
-    def gone(self) -> bool:
-        return self.status.ended
-
-    @property
-    def runs(self) -> bool:
-        """True while there is a process that has not been waited for."""
-        return self._pid is not None and not self.gone
-
-    def follow(self) -> list[dict[str, Any]]:
-        """Reads all that has come; what the trial said, in order."""
-        for line in self.status.lines():
-            told = json.loads(line)
-            if "pid" in told:
-                self._pid, self.heard_at = told["pid"], time.monotonic()
-                if self._killed:
-                    self.kill()
-            else:
-                self.code, self.cost = told["code"], Cost.model_validate(told["cost"])
-        # They become a reason: PostgreSQL stores no NUL, and Kafka takes no event of over 1 MiB.
-        self.last_lines.extend(line[:LONGEST_TEXT].replace("\0", "\ufffd") for line in self.errors.lines())
-        said = []
-        for line in self.messages.lines():
-            self.heard_at = time.monotonic()
-            with suppress(ValueError):  # cut short by its end
-                said.append(json.loads(line))
-        return said
-
-    def own_memory(self) -> int:
-        """Bytes that the process holds and no file does; 0 where it is not known."""
-        if self._pid is None:
-            return 0
-        with suppress(OSError, ValueError):
-            for line in Path(f"/proc/{self._pid}/status").read_text().splitlines():
-                if line.startswith("RssAnon:"):
-                    return int(line.split()[1]) * 1024
-        return 0
-
-    def kill(self) -> None:
-        """Kills it with all that it started."""
-        self._killed = True
-        if self._pid is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._pid, signal.SIGKILL)
-
-    def close(self) -> None:
-        self.kill()
-        for pipe in self.pipes:
-            pipe.close()
+        self.end: Ended | None = None

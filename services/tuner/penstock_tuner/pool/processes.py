@@ -74,16 +74,7 @@ class ProcessPool:
             "pipeline": pipeline.model_dump(mode="json", by_alias=True, exclude_unset=True),
             "work": self._work.model_dump(mode="json"),
         }
-        try:
-            messages, errors, status = (pipe.writer for pipe in trial.pipes)
-            load = [*USUAL, f"{FAMILIES}{pipeline.model.type}"]
-            self._server.fork(request, messages, errors, status, load=load)
-        except BaseException:
-            trial.close()
-            raise
-        finally:
-            for pipe in trial.pipes:
-                pipe.close_writer()
+        trial.start(self._server, request, load=[*USUAL, f"{FAMILIES}{pipeline.model.type}"])
         for pipe in trial.pipes:
             self._pipes.register(pipe.fd, selectors.EVENT_READ, pipe)
         self._trials[number] = trial

@@ -26,6 +26,8 @@ from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
+PACES = 3  # newest runs whose pace is told
+
 
 def train(
     pipeline: str,
@@ -116,8 +118,19 @@ def runs(
     for run in found:
         of_runs[chosen(run)].append(run.run_id)
     notes = [f"chosen for {', '.join(ids)}: {choices}" for choices, ids in of_runs.items() if choices]
+    notes += [f"{run.run_id}: {pace}" for run in found if (pace := _pace(run))][:PACES]
     listed = table(columns, rows, empty="none yet: penstock train PIPELINE")
     show(found, listed, *notes, as_json=as_json_)
+
+
+def _pace(run: trainer.Run) -> str:
+    """`2 workers, 41,000 rows/s, waits for the other workers 38 % of the time`; "" where none is known."""
+    pace = run.pace
+    if not pace.rows_per_s:
+        return ""
+    workers = "1 worker" if pace.workers == 1 else f"{pace.workers} workers"
+    because = f" ({pace.because})" if pace.because else ""
+    return f"{workers}{because}, {pace.rows_per_s:,.0f} rows/s, {pace.bottleneck}"
 
 
 def _losses(run: trainer.Run) -> str:

@@ -136,6 +136,23 @@ RUN_DURATION = Metric(
     WORK_S,
 )
 EPOCHS = Metric("penstock.run.epochs", "counter", "{epoch}", "Epochs trained.", ("pipeline",), ("trainer",))
+RUN_ROWS = Metric(
+    "penstock.run.rows",
+    "counter",
+    "{row}",
+    "Rows that networks were trained on, once an epoch.",
+    ("pipeline",),
+    ("trainer",),
+)
+RUN_TIME = Metric(
+    "penstock.run.time",
+    "counter",
+    "s",
+    "Time of networks' epochs, by `part`: `data` (cutting batches), `compute`, and `communication` (waiting"
+    " for the other workers).",
+    ("pipeline", "part"),
+    ("trainer",),
+)
 
 # -- tuner -----------------------------------------------------------------------------------------
 

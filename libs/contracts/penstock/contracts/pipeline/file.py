@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline.audit import Audit, Promotion
@@ -55,10 +56,27 @@ class Trigger(Model):
     """Start a run when this many labels have arrived since the last run's training set."""
 
 
+def _workers(said: object) -> object:
+    """Raises ValueError for what is neither `auto` nor a number."""
+    if said == "auto" or (isinstance(said, int) and not isinstance(said, bool) and 1 <= said <= MOST_WORKERS):
+        return said
+    near = get_close_matches(str(said).lower(), ["auto"])
+    meant = "; did you mean `auto`?" if near else ""
+    raise ValueError(f"write a whole number from 1 to {MOST_WORKERS}, or `auto`, not {said!r}{meant}")
+
+
+MOST_WORKERS = 64
+Workers = Annotated[Annotated[int, Field(ge=1, le=MOST_WORKERS)] | Literal["auto"], BeforeValidator(_workers)]
+
+
 class Training(Model):
     trigger: Trigger | None = None
     seed: int = Field(default=7, ge=0, lt=2**31)
-    workers: int = Field(default=1, ge=1)
+    workers: Workers = 1
+    """Processes that share each batch's rows, in families of networks; the model is one's, to rounding.
+    `auto`: one a core, where a measured step says that it pays. A study's trials, and the run with
+    its choice, take one.
+    """
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     max_age: Duration = timedelta(days=365)
     """Join: how old a feature row may be when its label is observed."""

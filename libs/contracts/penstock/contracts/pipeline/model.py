@@ -35,6 +35,7 @@ class FamilySpec(Model):
     treatments: ClassVar[frozenset[str]] = frozenset({"impute", "clip", "scale", *ENCODINGS})
     trainer_keys: ClassVar[frozenset[str]] = frozenset(Trainer.model_fields)
     sample_weight: ClassVar[bool] = True  # honours `training.sample_weight`
+    workers: ClassVar[bool] = True  # honours `training.workers`
     quantiles: ClassVar[bool] = True  # honours a target's `quantiles`
     usual: ClassVar[bool] = False  # searched where `tuner.space` names no families
     # What is searched of it where `tuner.space` is left out, written as there: `model`, `trainer`.
@@ -228,6 +229,7 @@ class BoostedTrees(FamilySpec, Monotone):
 
     treatments = frozenset({"one_hot"})
     trainer_keys = frozenset({"epochs", "early_stopping", "class_weights"})
+    workers = False
     usual = True
     searched: ClassVar[Searched] = {
         "model": {
@@ -309,6 +311,7 @@ class Ensemble(FamilySpec):
     """
 
     quantiles = False
+    workers = False
 
     type: Literal["ensemble"]
     members: tuple[Annotated[Member, OneOf(alone=True)], ...] = Field(

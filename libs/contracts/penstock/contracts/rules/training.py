@@ -18,9 +18,9 @@ def training(pipeline: Pipeline) -> Iterator[Problem]:
     yield from _split(pipeline)
     yield from failing(
         (
-            pipeline.training.workers > 1,
+            pipeline.training.workers not in (1, "auto") and not pipeline.model.workers,
             ("training", "workers"),
-            "this release trains with one worker; leave `workers` out",
+            f"`{pipeline.model.type}` is trained by one worker; leave `workers` out, or name a network",
         ),
         (
             pipeline.training.accelerator == "gpu",

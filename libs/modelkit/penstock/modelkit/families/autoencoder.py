@@ -30,7 +30,8 @@ from penstock.modelkit.family import Description, Epoch, Family, Part, Prepared
 from penstock.modelkit.features import Features, Inputs, Value
 from penstock.modelkit.graph import DOUBLE, FLOAT, Array, Graph
 from penstock.modelkit.network import Tensors, Trainable
-from penstock.modelkit.training import Objective, Split, seed_everything, train, weights_digest
+from penstock.modelkit.objective import Objective, Split
+from penstock.modelkit.training import Loop, seed_everything, train, weights_digest
 from penstock.packages.parts import Bar, Bars, Histogram, Picture, Series
 
 LEAST_ERROR = 1e-12  # what an error of 0 counts in the logarithm
@@ -139,6 +140,7 @@ class AutoencoderFamily:
         *,
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        loop: Loop = train,
     ) -> TrainedAutoencoder:
         spec, plan, seed = pipeline.model, pipeline.trainer, pipeline.training.seed
         assert isinstance(spec, Autoencoder)
@@ -147,7 +149,7 @@ class AutoencoderFamily:
         columns = training.labels.shape[1]
         code = min(spec.code or round(columns**0.5) + 1, max(1, columns // 2))
         network = Mirror(columns, spec.hidden, code)
-        history = train(
+        history = loop(
             network,
             Reconstruction("regression"),
             training,

@@ -21,12 +21,14 @@ from torch import Tensor, nn
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import FtTransformer, Pipeline
+from penstock.modelkit.dropout import Dropout
 from penstock.modelkit.family import Epoch, Family, Prepared
 from penstock.modelkit.features import Features
 from penstock.modelkit.graph import DOUBLE, FLOAT, Graph
 from penstock.modelkit.network import Network, Shape, Tensors
 from penstock.modelkit.neural import Neural, TrainedNetwork
 from penstock.modelkit.preprocessing import Category
+from penstock.modelkit.training import Loop, train
 from penstock.modelkit.transformer import Attention, FeedForward, Linear, Norm, constant
 
 SPEED = 1e10  # operations a second that one core does at least
@@ -134,7 +136,7 @@ class Block(nn.Module):
         self.attention = Attention(spec.d, spec.heads, spec.attention_dropout)
         self.norm = Norm(spec.d)
         self.feed_forward = FeedForward(spec.d, spec.d * 4 // 3, spec.ffn_dropout)
-        self.dropout = nn.Dropout(spec.residual_dropout)
+        self.dropout = Dropout(spec.residual_dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
         seen = tokens if self.attention_norm is None else self.attention_norm(tokens)
@@ -213,6 +215,7 @@ class FtTransformerFamily(Neural[FtTransformer]):
         *,
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        loop: Loop = train,
     ) -> TrainedNetwork:
         """Raises Invalid where it would take days, or more memory than a machine has."""
         spec, plan = pipeline.model, pipeline.trainer
@@ -234,7 +237,7 @@ class FtTransformerFamily(Neural[FtTransformer]):
                 where="trainer.batch_size",
                 remedy="Lower it, model.heads or model.blocks, or name fewer features",
             )
-        return super().fit(pipeline, prepared, checkpoint=checkpoint, on_epoch=on_epoch)
+        return super().fit(pipeline, prepared, checkpoint=checkpoint, on_epoch=on_epoch, loop=loop)
 
 
 def _tokens(prepared: Prepared) -> int:

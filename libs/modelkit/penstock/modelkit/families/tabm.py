@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from penstock.contracts.pipeline import TabM
+from penstock.modelkit.dropout import Dropout
 from penstock.modelkit.family import Family
 from penstock.modelkit.features import Features
 from penstock.modelkit.graph import Graph
@@ -31,7 +31,7 @@ class Members(Embedded):
 
     def __init__(self, shape: Shape, k: int, hidden: Sequence[int], dropout: float) -> None:
         super().__init__(shape)
-        self.members, self._dropout = k, dropout
+        self.members, self.dropout = k, Dropout(dropout)
         sizes = [self.width, *hidden]
         self.layers = nn.ModuleList(
             SharedLinear(k, width, outputs, first=place == 0)
@@ -45,7 +45,7 @@ class Members(Embedded):
     def forward(self, dense: Tensor, buckets: Tensor) -> Tensor:
         value = self.embedded(dense, buckets)[:, None, :]
         for layer in self.layers:
-            value = functional.dropout(torch.relu(layer(value)), self._dropout, self.training)
+            value = self.dropout(torch.relu(layer(value)))
         found = torch.einsum("bki,kio->bko", value, self.weight) + self.bias
         return found.flatten(0, 1) if self.training else found.mean(dim=1)
 

@@ -190,6 +190,7 @@ class Run(_message.Message):
     IMPORTED_DIGEST_FIELD_NUMBER: _builtins.int
     CHOSEN_JSON_FIELD_NUMBER: _builtins.int
     CHOSEN_BECAUSE_FIELD_NUMBER: _builtins.int
+    PACE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     pipeline: _builtins.str
     pipeline_number: _builtins.int
@@ -229,6 +230,10 @@ class Run(_message.Message):
     def cost(self) -> _cost_pb2.Cost:
         """When ended, over all attempts."""
 
+    @_builtins.property
+    def pace(self) -> Global___Pace:
+        """When training has begun."""
+
     def __init__(
         self,
         *,
@@ -254,14 +259,54 @@ class Run(_message.Message):
         imported_digest: _builtins.str = ...,
         chosen_json: _builtins.str = ...,
         chosen_because: _builtins.str = ...,
+        pace: Global___Pace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "ended_at", b"ended_at", "requested_at", b"requested_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "ended_at", b"ended_at", "pace", b"pace", "requested_at", b"requested_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "chosen_because", b"chosen_because", "chosen_json", b"chosen_json", "cost", b"cost", "digest", b"digest", "ended_at", b"ended_at", "epochs", b"epochs", "epochs_planned", b"epochs_planned", "failure", b"failure", "imported_digest", b"imported_digest", "imported_from", b"imported_from", "metrics", b"metrics", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "reason", b"reason", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "training_set_json", b"training_set_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "chosen_because", b"chosen_because", "chosen_json", b"chosen_json", "cost", b"cost", "digest", b"digest", "ended_at", b"ended_at", "epochs", b"epochs", "epochs_planned", b"epochs_planned", "failure", b"failure", "imported_digest", b"imported_digest", "imported_from", b"imported_from", "metrics", b"metrics", "pace", b"pace", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "reason", b"reason", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "training_set_json", b"training_set_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class Pace(_message.Message):
+    """Who trains, and how fast the newest epoch was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKERS_FIELD_NUMBER: _builtins.int
+    BECAUSE_FIELD_NUMBER: _builtins.int
+    ROWS_PER_S_FIELD_NUMBER: _builtins.int
+    DATA_SHARE_FIELD_NUMBER: _builtins.int
+    COMMUNICATION_SHARE_FIELD_NUMBER: _builtins.int
+    BOTTLENECK_FIELD_NUMBER: _builtins.int
+    workers: _builtins.int
+    because: _builtins.str
+    """Reason for so many, where that was measured."""
+    rows_per_s: _builtins.float
+    data_share: _builtins.float
+    """Shares of the time, of worker 0."""
+    communication_share: _builtins.float
+    bottleneck: _builtins.str
+    """The part that takes most of the time, in words."""
+    def __init__(
+        self,
+        *,
+        workers: _builtins.int = ...,
+        because: _builtins.str = ...,
+        rows_per_s: _builtins.float = ...,
+        data_share: _builtins.float = ...,
+        communication_share: _builtins.float = ...,
+        bottleneck: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "bottleneck", b"bottleneck", "communication_share", b"communication_share", "data_share", b"data_share", "rows_per_s", b"rows_per_s", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pace: _TypeAlias = Pace  # noqa: Y015
 
 @_typing.final
 class Epoch(_message.Message):

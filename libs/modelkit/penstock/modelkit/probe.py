@@ -1,0 +1,38 @@
+"""Time of a training step, measured before a training is given to one worker or to several."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+
+import torch
+
+from penstock.modelkit.data_parallel import DataParallel, ProcessGroup
+from penstock.modelkit.fitting import Fitting
+from penstock.modelkit.gradients import Alone
+from penstock.modelkit.optimizers import optimizer_of
+
+WARM_UP = 3  # steps that fill caches
+
+
+def step_seconds(fitting: Fitting, steps: int, group: ProcessGroup | None = None) -> float:
+    """Median time of so many steps on rows of the training split, by one worker or by this one of a
+    `group`; the training that follows is untouched.
+    """
+    torch.set_num_threads(1)
+    network, plan = copy.deepcopy(fitting.network), fitting.plan
+    given = network, fitting.objective, fitting.training
+    gradients = Alone(*given) if group is None else DataParallel(*given, group)
+    optimizer = optimizer_of(network.parameters(), plan.optimizer)
+    order = torch.Generator().manual_seed(fitting.seed)
+    network.train()
+    took = []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(WARM_UP + steps):
+            rows = torch.randint(len(fitting.training.labels), (plan.batch_size,), generator=order)
+            began = time.perf_counter()
+            gradients.of(rows)
+            optimizer.step(0.0)
+            took.append(time.perf_counter() - began)
+    return statistics.median(took[WARM_UP:])

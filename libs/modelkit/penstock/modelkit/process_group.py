@@ -1,0 +1,52 @@
+"""The group of processes of `torch.distributed`, gloo on CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch.distributed as dist
+from torch import Tensor
+
+DEADLINE = timedelta(seconds=120)  # for the slowest worker to come to where the others are
+
+
+class PeerLost(Exception):
+    """Another worker of the group has died, or did not come within the deadline."""
+
+
+class TorchGroup:
+    """This process as one of a group's workers."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+    def add(self, values: Tensor) -> None:
+        with _hearing():
+            dist.all_reduce(values)
+
+    def lead(self, values: Tensor) -> None:
+        with _hearing():
+            dist.broadcast(values, 0)
+
+
+@contextmanager
+def joined(store: dist.Store, rank: int, size: int, deadline: timedelta = DEADLINE) -> Iterator[TorchGroup]:
+    """Makes this process worker `rank` of `size`, which find one another by `store`. Blocks until all
+    are there. Raises PeerLost. One group a process at a time.
+    """
+    with _hearing():
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=deadline)
+    try:
+        yield TorchGroup(rank, size)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _hearing() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(str(error)) from error

@@ -1,0 +1,49 @@
+"""Whether several workers pay: from the time of a step, and of all the steps that are to come. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from penstock.modelkit.fitting import Fitting
+
+STEPS = 10  # that are measured with one worker
+BEGIN_S = 5.0  # of several workers, until they are at their first step
+MARGIN = 0.95  # of one worker's time that several must stay below
+PROBE_S = 1.0
+
+
+class Choice(NamedTuple):
+    """A number of workers, and the reason in words."""
+
+    workers: int
+    because: str
+
+
+class Probe(NamedTuple):
+    """`steps` to measure with `workers`; `alone`: seconds of a step of one; `left`: steps to come."""
+
+    workers: int
+    steps: int
+    alone: float
+    left: int
+
+
+def probe_of(fitting: Fitting, alone: float, most: int) -> Probe | Choice:
+    """What is still to be measured; nothing where one worker is done before several have begun."""
+    plan = fitting.plan
+    left = math.ceil(len(fitting.training.labels) / plan.batch_size) * plan.epochs
+    if most < 2:
+        return Choice(1, "one worker: there is one core")
+    if left * alone < 2 * BEGIN_S:
+        return Choice(1, f"one worker: it needs at most {left * alone:.1f} s, and several 5 s to begin")
+    return Probe(most, max(3, min(50, round(PROBE_S / alone))), alone, left)
+
+
+def weighed(probe: Probe, together: float) -> Choice:
+    """The choice, once a step of several workers took `together` seconds."""
+    one, several = probe.left * probe.alone, probe.left * together + BEGIN_S
+    told = f"a step takes {probe.alone * 1e3:.2f} ms alone and {together * 1e3:.2f} ms by {probe.workers}"
+    if several < MARGIN * one:
+        return Choice(probe.workers, f"{probe.workers} workers: {told}")
+    return Choice(1, f"one worker: {told}")

@@ -1,0 +1,124 @@
+"""A training loop whose steps are computed by workers: chooses how many, starts them, begins again from
+the checkpoint when one dies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+import torch
+
+from penstock.contracts.errors import Kind, error_of
+from penstock.contracts.pipeline import Trainer
+from penstock.modelkit.family import Epoch, write_whole
+from penstock.modelkit.fitting import Fitting
+from penstock.modelkit.network import Trainable
+from penstock.modelkit.objective import Objective, Split
+from penstock.modelkit.probe import step_seconds
+from penstock_trainer.workers.pays import STEPS, Choice, probe_of, weighed
+from penstock_trainer.workers.port import Ended, Measured, Order, Workers
+
+log = structlog.get_logger(__name__)
+
+DEATHS = 3  # without an epoch between them, after which a training fails
+LOOK_S = 1.0
+
+Tell = Callable[[Mapping[str, Any]], None]
+
+
+class Spread:
+    """A `penstock.modelkit.training.Loop`. Its result is that of `train`, to rounding."""
+
+    def __init__(
+        self, workers: Workers, wanted: int | Literal["auto"], most: int, folder: Path, tell: Tell
+    ) -> None:
+        """`most`: workers that `auto` may take. `folder`: for files of its own, which hold people's data.
+        `tell`: where the choice goes, and each death.
+        """
+        self._workers, self._wanted, self._most = workers, wanted, most
+        self._folder, self._tell = folder, tell
+
+    def __call__(
+        self,
+        network: Trainable,
+        objective: Objective,
+        training: Split,
+        validation: Split,
+        plan: Trainer,
+        *,
+        seed: int,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> tuple[Epoch, ...]:
+        """Raises what `train` does, Unavailable where there is no room for workers."""
+        fitting = Fitting(network, objective, training, validation, plan, seed, torch.get_rng_state())
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file, kept = self._folder / "fitting.pt", checkpoint or self._folder / "checkpoint.pt"
+        choice = self._choice(fitting, file)
+        self._tell({"workers": choice.workers, "because": choice.because})
+        if choice.workers == 1:
+            return fitting.train(checkpoint=checkpoint, on_epoch=on_epoch)
+        if not file.exists():
+            fitting.write(file)
+        self._train(Order(file, kept, choice.workers), on_epoch)
+        file.unlink()
+        return fitting.train(checkpoint=kept)  # all of it is in the checkpoint: this reads it
+
+    # -- how many ----------------------------------------------------------------------------------
+
+    def _choice(self, fitting: Fitting, file: Path) -> Choice:
+        """The number that an attempt before took, so that the same bits follow; else the best."""
+        before = self._folder / "choice.json"
+        if before.exists():
+            return Choice(**json.loads(before.read_text()))
+        found = Choice(self._wanted, "") if self._wanted != "auto" else self._measured(fitting, file)
+        write_whole(before, json.dumps(found._asdict()).encode())
+        log.info("workers_chosen", **found._asdict())
+        return found
+
+    def _measured(self, fitting: Fitting, file: Path) -> Choice:
+        alone = step_seconds(fitting, STEPS)
+        probe = probe_of(fitting, alone, self._most)
+        if isinstance(probe, Choice):
+            return probe
+        fitting.write(file)
+        for told in self._until_ended(Order(file, file, self._most, steps=probe.steps)):
+            if isinstance(told, Measured):
+                return weighed(probe, told.step_s)
+        return Choice(1, "one worker: several could not be measured")
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def _train(self, order: Order, on_epoch: Callable[[Epoch], None]) -> None:
+        last, deaths = 0, 0
+        while True:
+            for told in self._until_ended(order):
+                if isinstance(told, Epoch) and told.number > last:
+                    last, deaths = told.number, 0
+                    on_epoch(told)
+                elif isinstance(told, Ended):
+                    end = told
+            if end.failure is not None:
+                raise error_of(end.failure.kind, end.failure.message, remedy=end.failure.remedy)
+            if not end.lost:
+                return
+            deaths += 1
+            log.warning("worker_lost", why=end.lost, epochs=last, times=deaths)
+            if deaths == DEATHS:
+                raise error_of(
+                    Kind.INTERNAL,
+                    f"workers died {DEATHS} times, the last time {end.lost}",
+                    remedy="SIGKILL often means that memory ran out: train with fewer workers",
+                )
+
+    def _until_ended(self, order: Order) -> Iterator[Epoch | Measured | Ended]:
+        self._workers.start(order)
+        while True:
+            for told in self._workers.wait(LOOK_S):
+                yield told
+                if isinstance(told, Ended):
+                    return

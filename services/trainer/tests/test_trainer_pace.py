@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from penstock_trainer.pace import Pace
+
+
+@pytest.mark.parametrize(
+    ("data_s", "communication_s", "said"),
+    [
+        (0.1, 0.1, "computes 95% of the time"),
+        (2.44, 0.4, "waits for data 61% of the time"),
+        (0.4, 1.52, "waits for the other workers 38% of the time"),
+    ],
+)
+def test_the_bottleneck_is_named(data_s: float, communication_s: float, said: str) -> None:
+    epoch = {"rows": 8000, "took_s": 4.0, "data_s": data_s, "communication_s": communication_s}
+    pace = Pace(workers=2, because="as measured").at(epoch)
+    assert (pace.workers, pace.because, pace.rows_per_s) == (2, "as measured", 2000)
+    assert pace.bottleneck == said
+
+
+def test_an_epoch_that_was_not_timed_says_nothing() -> None:
+    """Trees', and those of a run from before an upgrade."""
+    assert Pace().at({"number": 1}) == Pace()
+    assert Pace().bottleneck == ""

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers_suite import HANGS, MODULE, WorkersSuite, fitting_of, gone, lend, parts, pid_of
+
+from penstock.contracts.events import TrainingRunRequested
+from penstock.modelkit.build import build
+from penstock.runtime.child import JobContext
+from penstock.testing import lending
+from penstock_trainer.job import run
+from penstock_trainer.settings import Settings
+from penstock_trainer.workers.pays import Choice, Probe, weighed
+from penstock_trainer.workers.processes import Processes
+from penstock_trainer.workers.spread import Spread
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "odd_worker.py").write_text(MODULE)
+    return folder
+
+
+@pytest.fixture
+def odd(made: Path) -> Path:
+    for left in [*made.glob("*.pid"), *made.glob("died")]:
+        left.unlink()
+    return made
+
+
+@pytest.fixture(scope="module")
+def workers(made: Path) -> Iterator[Processes]:
+    """For all tests: torch takes seconds to load."""
+    opened = Processes("odd_worker", {"PYTHONPATH": str(made), "ODD": str(made)})
+    yield opened
+    opened.close()
+
+
+class TestProcesses(WorkersSuite):
+    """Processes on this machine."""
+
+
+def test_a_run_has_the_workers_of_its_file(loans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_HOME", str(loans.folder / "home"))
+    monkeypatch.setenv("PENSTOCK_ARTIFACTS", loans.artifacts.root)
+    for peer, address in loans.peers.items():
+        monkeypatch.setenv(f"PENSTOCK_PEERS__{peer.upper()}", address)
+    loans.start_registry()
+    loans.start_feature_store()
+    loans.spec["training"] = {"workers": 2}
+    requested = TrainingRunRequested(
+        run_id="01RUN",
+        pipeline="loans",
+        pipeline_number=3,
+        reason="requested",
+        overrides={"model.type": "linear"},
+        requested_at=lending.NOW,
+        requested_by="ann",
+    )
+    said = io.StringIO()
+
+    run(JobContext("01RUN", "training", requested.model_dump(mode="json"), 1, Settings(), said))
+
+    told = [json.loads(line)["progress"] for line in said.getvalue().splitlines()]
+    assert {"workers": 2, "because": ""} in told
+    epochs = [each["epoch"] for each in told if "epoch" in each]
+    assert [epoch["number"] for epoch in epochs] == [1, 2, 3]
+    assert all(0 < epoch["communication_s"] < epoch["took_s"] for epoch in epochs)
+    assert not [*(Settings().runs_dir / "01RUN" / "workers").glob("*.pt")]
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from penstock_trainer.workers.port import Order
+from penstock_trainer.workers.processes import Processes
+
+workers = Processes("odd_worker")
+workers.start(Order(Path(sys.argv[1]), Path(sys.argv[1]).with_name("checkpoint.pt"), 2))
+while True:
+    workers.wait(1.0)
+"""
+
+
+def test_no_process_outlives_a_driver_that_was_killed(tmp_path: Path, odd: Path) -> None:
+    file = fitting_of(lend(HANGS), parts(tmp_path), tmp_path / "fitting.pt")
+    environment = {**os.environ, "PYTHONPATH": str(odd), "ODD": str(odd)}
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(file)], env=environment)
+    pids = [pid_of(odd, rank) for rank in range(2)]
+    server = int(Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[1])
+
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+
+    assert all(gone(pid) for pid in (*pids, server))
+
+
+def test_few_rows_are_not_worth_several_workers(tmp_path: Path) -> None:
+    """They are not even started: there are none here."""
+    said: list[object] = []
+    spread = Spread(None, "auto", 2, tmp_path / "work", said.append)  # type: ignore[arg-type]
+    files = parts(tmp_path)
+    assert build(lend(), *files, loop=spread).weights == build(lend(), *files).weights
+    (told,) = said
+    assert "one worker: it needs at most" in str(told)
+
+
+@pytest.mark.parametrize(
+    ("together", "workers", "said"),
+    [
+        (0.006, 2, "2 workers: a step takes 10.00 ms alone and 6.00 ms by 2"),
+        (0.0096, 1, "one worker: a step takes 10.00 ms alone and 9.60 ms by 2"),  # 5 s to begin count, too
+        (0.023, 1, "one worker"),
+    ],
+)
+def test_several_workers_must_pay(together: float, workers: int, said: str) -> None:
+    found = weighed(Probe(workers=2, steps=50, alone=0.010, left=10_000), together)
+    assert found.workers == workers
+    assert said in found.because
+
+
+def test_what_was_chosen_before_a_crash_stays(tmp_path: Path) -> None:
+    spread = Spread(None, "auto", 2, tmp_path, lambda _: None)  # type: ignore[arg-type]
+    files = parts(tmp_path)
+    build(lend(), *files, loop=spread)
+    (tmp_path / "choice.json").write_text('{"workers": 2, "because": "as measured"}')
+    assert spread._choice(None, tmp_path / "fitting.pt") == Choice(2, "as measured")  # type: ignore[arg-type]
