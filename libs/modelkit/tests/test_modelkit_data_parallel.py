@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.distributed import FileStore
 
 from penstock.contracts.pipeline import (
     EarlyStopping,
@@ -33,7 +32,7 @@ from penstock.modelkit.fitting import Fitting
 from penstock.modelkit.network import Shape, Tensors, Trainable
 from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.preprocessing import Category, TextSequence
-from penstock.modelkit.process_group import PeerLost, joined
+from penstock.modelkit.process_group import PeerLost, by_file, joined
 from penstock.modelkit.sequences import Reading
 from penstock.modelkit.texts import Reading as TextNetwork
 from penstock.modelkit.texts import text_parts
@@ -115,7 +114,7 @@ def worker(folder: Path, rank: int, size: int, kill_after: int) -> None:
             raise Killed
 
     given = Fitting.read(folder / "fitting.pt")
-    store = FileStore(str(folder / f"store-{size}-{kill_after}"), size)
+    store = by_file(folder / f"store-{size}-{kill_after}", size)
     with joined(store, rank, size) as group:
         history = given.train(group, checkpoint=folder / "checkpoint.pt", on_epoch=on_epoch)
     told = given.network.state_dict(), [epoch.validation_loss for epoch in history]
@@ -212,6 +211,6 @@ def test_early_stopping_is_decided_once(tmp_path: Path) -> None:
 def test_a_worker_without_others_says_so(tmp_path: Path) -> None:
     with (
         pytest.raises(PeerLost),
-        joined(FileStore(str(tmp_path / "store"), 2), 0, 2, timedelta(seconds=0.2)),
+        joined(by_file(tmp_path / "store", 2), 0, 2, timedelta(seconds=0.2)),
     ):
         pass

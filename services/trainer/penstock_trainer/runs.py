@@ -224,8 +224,7 @@ class Runs:
         if effect.session.get(EpochRow, (run.run_id, epoch["number"])) is not None:
             return
         effect.session.add(EpochRow(run_id=run.run_id, **{name: epoch[name] for name in CURVE}))
-        told = {name: epoch[name] for name in CURVE} | {"epoch": epoch["number"]}
-        del told["number"]
+        told = {name: epoch[name] for name in (*CURVE[1:], "epochs")} | {"epoch": epoch["number"]}
         effect.publish(TrainingRunProgressed(run_id=run.run_id, pipeline=run.pipeline, **told))
         run.pace = (run.pace or Pace()).at(epoch)
         effect.after_commit(lambda: _count(run.pipeline, epoch))

@@ -191,4 +191,4 @@ def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:
 
 
 def _pace(pace: Pace | None) -> trainer.Pace | None:
-    return pace and trainer.Pace(**pace.model_dump(), bottleneck=pace.bottleneck)
+    return trainer.Pace(**pace.model_dump(), bottleneck=pace.bottleneck) if pace else None

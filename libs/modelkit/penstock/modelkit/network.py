@@ -72,7 +72,10 @@ class Tensors:
         return Tensors(
             self.dense[first:end],
             self.buckets[first:end],
-            tuple((starts[first : end + 1], *entries) for starts, *entries in self.words),
+            tuple(
+                (starts[first : end + 1], columns, weights, width)
+                for starts, columns, weights, width in self.words
+            ),
             tuple((starts[first : end + 1], numbers) for starts, numbers in self.sequences),
         )
 

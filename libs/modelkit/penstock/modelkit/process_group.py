@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import FileStore, Store
 
 DEADLINE = timedelta(seconds=120)  # for the slowest worker to come to where the others are
 
@@ -31,8 +33,13 @@ class TorchGroup:
             dist.broadcast(values, 0)
 
 
+def by_file(path: Path, size: int) -> Store:
+    """Has `size` workers find one another by a new file, which they alone may read."""
+    return FileStore(str(path), size)
+
+
 @contextmanager
-def joined(store: dist.Store, rank: int, size: int, deadline: timedelta = DEADLINE) -> Iterator[TorchGroup]:
+def joined(store: Store, rank: int, size: int, deadline: timedelta = DEADLINE) -> Iterator[TorchGroup]:
     """Makes this process worker `rank` of `size`, which find one another by `store`. Blocks until all
     are there. Raises PeerLost. One group a process at a time.
     """

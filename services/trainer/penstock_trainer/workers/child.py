@@ -14,11 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch.distributed import FileStore
-
 from penstock.modelkit.fitting import Fitting
 from penstock.modelkit.probe import step_seconds
-from penstock.modelkit.process_group import PeerLost, joined
+from penstock.modelkit.process_group import PeerLost, by_file, joined
 from penstock.runtime.child import error_said
 from penstock.runtime.forking import forked
 
@@ -48,7 +46,7 @@ def main() -> None:
 def work(request: Mapping[str, Any], say: Callable[..., None]) -> None:
     """Does one worker's part of an order."""
     fitting, rank, size = Fitting.read(Path(request["fitting"])), request["rank"], request["size"]
-    with joined(FileStore(request["store"], size), rank, size) as group:
+    with joined(by_file(Path(request["store"]), size), rank, size) as group:
         if request["steps"]:
             took = step_seconds(fitting, request["steps"], group)
             if rank == 0:
