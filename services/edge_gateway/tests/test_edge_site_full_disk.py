@@ -71,6 +71,7 @@ from penstock.serving.protocol.tensors import InferMessage, Tensor
 from penstock.testing import lending, packages
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.lane_status import lane_status
+from penstock_edge_gateway.site.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.site.publisher import Publisher
 from penstock_edge_gateway.site.recorder import Recorder
 from penstock_edge_gateway.site.spool import Gap, Spool
@@ -102,7 +103,9 @@ def records(model, count):
 
 async def publish():
     file = lending.pipeline()
-    publisher = Publisher(lambda _: file, Lane("events", events), age=timedelta(30), clock=now)
+    keys = PseudonymKeys(Path("nowhere"))
+    lane = Lane("events", events)
+    publisher = Publisher(lambda _: file, lane, age=timedelta(30), clock=now, pseudonym=keys.pseudonym)
     await publisher.publish("loans", "applications", [event % (b"x" * 5000)] * 100)
 
 def refused(call, error):

@@ -181,7 +181,8 @@ async def test_a_wrong_clock_makes_nothing_older_in_the_spool_and_is_named_where
     now, file = [NOW], lending.pipeline()
     with Spool(tmp_path / "e.db", durable=True, size=1 << 20) as spool:
         lane = Lane("events", spool)
-        publishes = Publisher(lambda _: file, lane, age=DAY, clock=lambda: now[0])
+        keys = PseudonymKeys(Path("nowhere"))
+        publishes = Publisher(lambda _: file, lane, age=DAY, clock=lambda: now[0], pseudonym=keys.pseudonym)
         for ahead in (timedelta(hours=-1), timedelta(hours=1), 3 * DAY):
             now[0] = NOW + ahead
             assert not await publishes.publish("loans", "applications", [event(0)])

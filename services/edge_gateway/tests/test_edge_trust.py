@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from penstock.contracts.errors import Tampered
 from penstock.packages import trust_updates
@@ -65,3 +66,18 @@ def test_another_hubs_keys_are_not_believed(keys: Keys, site: SiteTrust, tmp_pat
         with pytest.raises(Tampered):
             site.follow(wrong)
     assert Keys(site.folder).trust() == before
+
+
+def test_a_damaged_store_ends_no_start_and_what_it_showed_counts_on(
+    keys: Keys, site: SiteTrust, tmp_path: Path
+) -> None:
+    counted = Keys(site.folder).trust()
+    (site.folder / "followed.json").write_bytes(b"{torn")
+    with capture_logs() as logs:
+        again = SiteTrust(tmp_path / "site")
+    assert [entry["event"] for entry in logs] == ["trust_damaged"]
+    assert Keys(again.folder).trust() == counted
+    with pytest.raises(Tampered, match="cannot be read"):
+        again.follow(told(keys))
+    again.begin(told(keys))
+    assert again.serial == site.serial

@@ -205,6 +205,21 @@ async def test_a_version_that_fails_or_is_slow_is_taken_back_for_good(site: Site
         assert generation(serving) == 1
 
 
+async def test_a_version_that_was_proven_is_not_tried_again_after_a_start(site: Site) -> None:
+    bounds = Bounds(calls=2, errors=0, p99_ms=60_000)
+    async with site.running(bounds) as serving:
+        await promoted(serving, site.registry.version(), site.registry.version())
+        assert serving.version(NAME).trial
+        for _ in range(2):
+            serving.answered(serving.version(NAME), 1.0)
+        await until_async(lambda: serving.kept[NAME].proven == 2)
+    async with site.running(bounds) as serving:
+        assert (generation(serving), serving.version(NAME).trial) == (2, None)
+        serving.failed(serving.version(NAME))
+        await promoted(serving, site.registry.version())
+        assert serving.version(NAME).trial, "the next one is"
+
+
 async def test_a_version_that_fails_is_taken_back_while_a_package_is_waited_for(site: Site) -> None:
     async with site.running(Bounds(calls=10, errors=0.1, p99_ms=60_000)) as serving:
         await promoted(serving, site.registry.version(), site.registry.version())

@@ -17,6 +17,7 @@ import orjson
 import pytest
 
 from penstock.contracts.errors import NotFound
+from penstock.contracts.validation import Rejected
 from penstock.edge_gateway.v1 import hub_pb2 as pb
 from penstock.edge_gateway.v1 import hub_pb2_grpc, site_pb2
 from penstock.packages import trust_updates
@@ -31,10 +32,12 @@ from penstock.testing.wait import until_async
 from penstock.testing.wire import Wire
 from penstock_edge_gateway.pseudonyms import fingerprint
 from penstock_edge_gateway.site import fetching
+from penstock_edge_gateway.site import reporting as reported
 from penstock_edge_gateway.site.fetching import ARCHIVE, PackageFetch
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.pipelines import Pipelines
 from penstock_edge_gateway.site.pseudonym_keys import PseudonymKeys
+from penstock_edge_gateway.site.rejects import Rejects
 from penstock_edge_gateway.site.reporting import Reporting
 from penstock_edge_gateway.site.serving import Serving
 from penstock_edge_gateway.site.trial import Bounds
@@ -117,13 +120,14 @@ class Site:
             pipelines = Pipelines(self.folder / "pipelines", keys)
             pipelines.restore()
             await serving.restore()
-            reporting = Reporting("branch-1", hub, serving, self.trust, (), clock)
+            self.rejects = Rejects(clock)
+            reporting = Reporting("branch-1", hub, serving, self.trust, (), self.rejects, clock)
 
             async def erase(pipeline: str, entity: str) -> None:
                 self.erased.append((pipeline, entity))
 
             self.pseudonyms = PseudonymKeys(self.folder / "pseudonyms")
-            watch = Watch(hub, serving, pipelines, self.trust, self.pseudonyms, reporting.status, erase)
+            watch = Watch(hub, serving, pipelines, self.trust, self.pseudonyms, reporting, erase)
             tasks = [asyncio.create_task(work()) for work in (serving.run, watch.run)]
             yield serving, pipelines
             for task in tasks:
@@ -315,3 +319,25 @@ async def test_a_key_that_was_revoked_takes_back_what_it_signed(site: Site) -> N
         assert refused
         assert "is not in the trust store" in refused.reason
         assert (serves.pipeline, serves.generation) == (NAME, 1)
+
+
+async def test_a_change_of_the_status_is_told_at_once_and_a_count_with_the_next_call(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reported, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(reported, "CALM_S", 0.02)
+    much = Rejected("wrong_type", "income", "much", "`income` must be a number, not a text")
+    slipped = Rejected("unknown_field", "Mary", None, "the source declares no field `Mary`")
+    async with site.running():
+        site.rejects.count(NAME, "applications", [much])
+        await until_async(lambda: site.hub.statuses and site.hub.statuses[-1].rejects)
+        site.rejects.count(NAME, "applications", [much, much])
+        await asyncio.sleep(0.2)  # nothing is told in this time
+        told = len(site.hub.statuses)
+        site.rejects.count(NAME, "applications", [slipped])
+        await until_async(lambda: len(site.hub.statuses) > told)
+    first, second = site.hub.statuses[-1].rejects
+    assert len(site.hub.statuses) == told + 1
+    assert (first.reason, first.events, first.field, first.detail) == ("wrong_type", 3, "income", much.detail)
+    assert (second.reason, second.events) == ("unknown_field", 1)
+    assert b"Mary" not in second.SerializeToString()

@@ -83,7 +83,7 @@ async def run(settings: Settings) -> None:
                 pseudonym=pseudonyms.pseudonym,
             )
             trust = SiteTrust(home)
-            reporting = Reporting(identity.site, hub, serving, trust, lanes, process.clock)
+            reporting = Reporting(identity.site, hub, serving, trust, lanes, publisher.rejects, process.clock)
             process.serve(add_SiteServiceServicer_to_server, SiteServicer(publisher, reporting.status))
             process.describe(lambda: {"hub": f"the hub is away: {hub.why}" if hub.why else "the hub answers"})
 
@@ -96,7 +96,7 @@ async def run(settings: Settings) -> None:
             )
 
             # Of events alone: a site predicts by fields, so records of that name no entity.
-            watch = Watch(hub, serving, pipelines, trust, pseudonyms, reporting.status, lanes[0].erase)
+            watch = Watch(hub, serving, pipelines, trust, pseudonyms, reporting, lanes[0].erase)
             forwarders = [Forwarder(lane, hub, settings.forward_rate or math.inf) for lane in lanes]
             process.background("hub", lambda: _greeted(hub, [watch.run, *(one.run for one in forwarders)]))
             await process.until_stopped()

@@ -15,6 +15,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.validation import Accepted, Rejected, Rules
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.leaving import Leaving, Pseudonym, leaving
+from penstock_edge_gateway.site.rejects import Rejects
 from penstock_edge_gateway.site.spool import Full, Record
 
 _AT_A_TIME: Final = 100  # events, between which others have their turn: 100 take some 2 ms
@@ -38,6 +39,7 @@ class Publisher:
         self._age = age
         self._clock = clock
         self._pseudonym = pseudonym
+        self.rejects = Rejects(clock)
         self._rules: dict[tuple[str, str], tuple[Pipeline, Rules, Leaving]] = {}
 
     async def publish(self, pipeline: str, source: str, events: Sequence[bytes]) -> Mapping[int, Rejected]:
@@ -60,6 +62,7 @@ class Publisher:
                 rejects[place] = answer
         if records:
             await self._keep(records)
+        self.rejects.count(pipeline, source, rejects.values())
         return rejects
 
     async def _keep(self, records: Sequence[Record]) -> None:

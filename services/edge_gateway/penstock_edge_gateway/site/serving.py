@@ -63,6 +63,7 @@ class Serving:
         self._live: dict[str, Version] = {}
         self._due: dict[str, ModelVersionPromoted] = {}  # newest promotion to be tried, by pipeline
         self._failing: dict[Version, str] = {}  # versions to be taken back, and the reason
+        self._proven: list[Version] = []  # whose trial has ended well
         self._doubts = 0  # changes of the trust store so far
         self._verified = 0  # of them, those after which all that serves was verified
         self._changing = asyncio.Lock()  # of what serves, and of what is kept
@@ -116,9 +117,15 @@ class Serving:
         self._judge(version, version.trial.failed() if version.trial else None)
 
     def _judge(self, version: Version, reason: str | None) -> None:
-        if reason and self._live.get(version.model.pipeline) is version:
+        if version.trial is None or self._live.get(version.model.pipeline) is not version:
+            return
+        if reason:
             self._failing[version] = reason
-            self._alarm.set()
+        elif version.trial.ends:
+            self._proven.append(version)
+        else:
+            return
+        self._alarm.set()
 
     # -- keeping -----------------------------------------------------------------------------------
 
@@ -152,6 +159,8 @@ class Serving:
             self._alarm.clear()
             while self._failing:
                 await self._take_back(*self._failing.popitem())
+            while self._proven:
+                await self._prove(self._proven.pop())
             if self._verified < self._doubts:
                 await self._verify()
             await self._alarm.wait()
@@ -254,6 +263,16 @@ class Serving:
             self._show(engine)
         await asyncio.to_thread(self._admission.forget, pipeline, version.model.generation)
 
+    async def _prove(self, version: Version) -> None:
+        # Or a few slow calls after a start would take back what has served for months.
+        pipeline = version.model.pipeline
+        async with self._changing:
+            if self._live.get(pipeline) is version:
+                try:
+                    await self._keep(pipeline, self._kept[pipeline].proves(version.model.generation))
+                except OSError as error:
+                    log.warning("proof_not_kept", pipeline=pipeline, reason=str(error))
+
     async def _stored(self, promotion: ModelVersionPromoted) -> Engine:
         package = await asyncio.to_thread(self._admission.stored, promotion)
         return await asyncio.to_thread(Engine.probed, Model(promotion, package))
@@ -267,8 +286,9 @@ class Serving:
     def _show(self, engine: Engine) -> None:
         # From here on it answers; calls in hand end on the version that they began with.
         model = engine.model
-        before = self._kept[model.pipeline].last_good
-        trial = Trial(self._bounds) if before and before != model.promotion else None
+        kept = self._kept[model.pipeline]
+        tried = kept.last_good in (None, model.promotion) or kept.proven == model.generation
+        trial = None if tried else Trial(self._bounds)
         self._live[model.pipeline] = Version(engine, self._clock(), trial)
         self._readiness.has(f"model {model.pipeline}")
         self._readiness.fact("serving", ", ".join(_name(one.promotion) for one in self.models.values()))

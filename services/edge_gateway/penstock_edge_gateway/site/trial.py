@@ -23,6 +23,11 @@ class Trial:
     failures: int = 0
     slow: int = 0
 
+    @property
+    def ends(self) -> bool:
+        """Tells whether the last call that was counted ended it."""
+        return self.calls == self.bounds.calls
+
     def answered(self, row_ms: float) -> str | None:
         """Counts a call that took `row_ms` a row. Returns the reason to take the version back."""
         self.slow += row_ms > self.bounds.p99_ms

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from penstock.contracts.errors import NotFound, Tampered
@@ -15,6 +16,8 @@ from penstock.packages import trust_updates
 from penstock.packages.keys import TRUST_FILE, Trust, TrustedKey
 from penstock.packages.trust_updates import Followed
 from penstock_edge_gateway.site.identity import write_private
+
+log = structlog.get_logger(__name__)
 
 _FILE: Final = "followed.json"
 _UPDATES: Final = TypeAdapter(tuple[Envelope, ...])
@@ -35,14 +38,21 @@ class SiteTrust:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Makes the store anew from that file, where a cut left an older one."""
+        """Makes the store anew from that file, where a cut left an older one. Where the file is damaged,
+        the store counts as it was: the site serves on, and is told nothing by the hub.
+        """
         self.folder = folder / "keys"
         if (self.folder / _FILE).exists():
-            self._show(self._kept())
+            try:
+                self._show(self._kept())
+            except Tampered as error:
+                log.error("trust_damaged", reason=str(error))
 
     @property
     def serial(self) -> int:
-        """Serial of the newest update that counts here. Raises NotFound before the site has joined."""
+        """Serial of the newest update that counts here. Raises NotFound before the site has joined, and
+        Tampered.
+        """
         return self._kept().serial
 
     def begin(self, updates: bytes) -> None:

@@ -36,6 +36,7 @@ class Kept(BaseModel):
     last_good: ModelVersionPromoted | None = None  # served before; takes over where `serving` fails
     newest: Known | None = None  # highest generation that was admitted: no older one is any more
     refused: Refusal | None = None  # newest that is not served, and why
+    proven: int = 0  # generation whose trial ended well
 
     def admitted(self, promotion: ModelVersionPromoted) -> Self:
         """State once the promotion was verified: no older one is admitted any more."""
@@ -51,6 +52,10 @@ class Kept(BaseModel):
         version = promotion.version
         refused = Refusal(digest=version.digest, generation=promotion.generation, reason=reason)
         return self.model_copy(update={"refused": refused})
+
+    def proves(self, generation: int) -> Self:
+        """State once the trial of what serves has ended well."""
+        return self.model_copy(update={"proven": generation})
 
     def taken_back(self, reason: str) -> Self:
         """State once the version that served is refused, and the last good one serves instead."""

@@ -12,12 +12,13 @@ import structlog
 
 from penstock.contracts.errors import PenstockError, Tampered
 from penstock.contracts.events import Event, ModelVersionPromoted, PipelineApplied, PipelineDeleted
-from penstock.edge_gateway.v1 import hub_pb2, site_pb2
+from penstock.edge_gateway.v1 import hub_pb2
 from penstock.packages.evidence import admissible
 from penstock.packages.keys import Keys
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.pipelines import Pipelines
 from penstock_edge_gateway.site.pseudonym_keys import PseudonymKeys
+from penstock_edge_gateway.site.reporting import Reporting
 from penstock_edge_gateway.site.serving import Serving
 from penstock_edge_gateway.site.trust import SiteTrust
 
@@ -37,7 +38,7 @@ class Watch:
         pipelines: Pipelines,
         trust: SiteTrust,
         pseudonyms: PseudonymKeys,
-        status: Callable[[], site_pb2.SiteStatus],
+        reporting: Reporting,
         erase: Callable[[str, str], Awaitable[None]],
     ) -> None:
         """`erase` removes an entity of a pipeline, and returns when nothing of it can be forwarded."""
@@ -46,7 +47,7 @@ class Watch:
         self._pipelines = pipelines
         self._trust = trust
         self._pseudonyms = pseudonyms
-        self._status = status
+        self._reporting = reporting
         self._erase = erase
         self._erased = 0  # serial of the last erasure that was carried out
         self._refused = ""  # why the hub tells this site nothing
@@ -70,9 +71,22 @@ class Watch:
         # Whether to ask again at once: not where an answer brought nothing that the site could take, be
         # it wrong or of a later release.
         before = self._known()
-        answer = await self._hub.call(self._hub.stub.Watch, self._request, within=WITHIN_S)
+        if (answer := await self._answer()) is None:
+            return True
         taken = await self._take(answer)
         return taken and (not answer.ByteSize() or self._known() != before)
+
+    async def _answer(self) -> hub_pb2.WatchResponse | None:
+        # None where the site's status has changed meanwhile: the next call tells it.
+        asking = asyncio.create_task(self._hub.call(self._hub.stub.Watch, self._request, within=WITHIN_S))
+        changing = asyncio.create_task(self._reporting.changed())
+        try:
+            await asyncio.wait({asking, changing}, return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else changing.result()
+        finally:
+            for task in (asking, changing):
+                task.cancel()
+            await asyncio.gather(asking, changing, return_exceptions=True)
 
     def _known(self) -> hub_pb2.WatchRequest:
         return hub_pb2.WatchRequest(
@@ -86,7 +100,7 @@ class Watch:
 
     def _request(self) -> hub_pb2.WatchRequest:
         request = self._known()
-        request.status.CopyFrom(self._status())
+        request.status.CopyFrom(self._reporting.tell())
         return request
 
     async def _take(self, answer: hub_pb2.WatchResponse) -> bool:

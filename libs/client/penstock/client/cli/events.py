@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 
 from penstock.client import checks
 from penstock.client.cli.output import EXIT_FAILED, AsJson, progress, show, table
+from penstock.client.cli.sites import rejects_table
 from penstock.client.client import Penstock
 from penstock.client.events import Published
 from penstock.client.files import rows
@@ -141,11 +143,12 @@ def rejects(
 ) -> None:
     """Events that broke a rule, by reason and field.
 
-    With examples of each.
+    With examples of each; those that sites refused besides.
     """
     with Penstock() as penstock:
         found = list(penstock.events.rejects(pipeline, source))
         unread = _unread(penstock, pipeline, source)
+        at_sites = _at_sites(penstock, pipeline, source)
     counts = Counter((name, reject["reason"], reject["field"] or "") for name, reject in found)
     by_reason = [(*group, count) for group, count in counts.most_common()]
     shown: Counter[str] = Counter()
@@ -161,8 +164,25 @@ def rejects(
         table(("source", "reason", "field", "count"), by_reason, empty="no rejects"),
         *examples,
         *([unread] if unread else []),
+        *at_sites,
         as_json=as_json_,
     )
+
+
+def _at_sites(penstock: Penstock, pipeline: str, source: str | None) -> list[RenderableType]:
+    try:
+        sites = penstock.sites.list()
+    except (Unavailable, DeadlineExceeded) as error:
+        return [f"the hub does not answer, so sites may have refused more: {error}"]
+    for site in sites:
+        of_others = [
+            one for one in site.status.rejects if pipeline != one.pipeline or source not in (None, one.source)
+        ]
+        for one in of_others:
+            site.status.rejects.remove(one)
+    if not any(site.status.rejects for site in sites):
+        return []
+    return ["refused where they were published, since each site's start:", rejects_table(sites)]
 
 
 def _unread(penstock: Penstock, pipeline: str, source: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -96,6 +97,8 @@ def _lines(site: edge.Site) -> list[RenderableType]:
         said.append(_pipelines(site.status))
     if site.status.lanes:
         said.append(_lanes(site.status))
+    if site.status.rejects:
+        said.append(rejects_table([site]))
     return said
 
 
@@ -137,3 +140,14 @@ def _clock(site: edge.Site) -> str:
         return ""
     ahead_s = site.clock_ahead.ToTimedelta().total_seconds()
     return f", its clock {abs(ahead_s):.1f} s {'ahead' if ahead_s > 0 else 'behind'}"
+
+
+def rejects_table(found: Iterable[edge.Site]) -> RenderableType:
+    """Events that sites refused, each since its start."""
+    columns = ("site", "pipeline", "source", "rejects", "events", "first", "why")
+    rows = [
+        (site.name, one.pipeline, one.source, one.reason, one.events, one.first, one.detail)
+        for site in found
+        for one in site.status.rejects
+    ]
+    return table(columns, rows, empty="")

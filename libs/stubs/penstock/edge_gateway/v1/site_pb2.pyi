@@ -165,6 +165,7 @@ class SiteStatus(_message.Message):
     TRUST_SERIAL_FIELD_NUMBER: _builtins.int
     HUB_HEARD_FIELD_NUMBER: _builtins.int
     HUB_TROUBLE_FIELD_NUMBER: _builtins.int
+    REJECTS_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     incarnation: _builtins.int
     trust_serial: _builtins.int
@@ -183,6 +184,10 @@ class SiteStatus(_message.Message):
     def hub_heard(self) -> _timestamp_pb2.Timestamp:
         """When the hub answered last; unset: not since the start."""
 
+    @_builtins.property
+    def rejects(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiteRejects]:
+        """Since the site's start."""
+
     def __init__(
         self,
         *,
@@ -194,14 +199,56 @@ class SiteStatus(_message.Message):
         trust_serial: _builtins.int = ...,
         hub_heard: _timestamp_pb2.Timestamp | None = ...,
         hub_trouble: _builtins.str = ...,
+        rejects: _abc.Iterable[Global___SiteRejects] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "hub_heard", b"hub_heard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "hub_heard", b"hub_heard", "hub_trouble", b"hub_trouble", "incarnation", b"incarnation", "lanes", b"lanes", "pipelines", b"pipelines", "site", b"site", "trust_serial", b"trust_serial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "hub_heard", b"hub_heard", "hub_trouble", b"hub_trouble", "incarnation", b"incarnation", "lanes", b"lanes", "pipelines", b"pipelines", "rejects", b"rejects", "site", b"site", "trust_serial", b"trust_serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SiteStatus: _TypeAlias = SiteStatus  # noqa: Y015
+
+@_typing.final
+class SiteRejects(_message.Message):
+    """Events that were refused at the site for one reason: their publishers know of them, nobody else does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    pipeline: _builtins.str
+    source: _builtins.str
+    reason: _builtins.str
+    events: _builtins.int
+    field: _builtins.str
+    """Of the first one: the field and a sentence, without its value."""
+    detail: _builtins.str
+    @_builtins.property
+    def first(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        pipeline: _builtins.str = ...,
+        source: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        events: _builtins.int = ...,
+        field: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        first: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "events", b"events", "field", b"field", "first", b"first", "pipeline", b"pipeline", "reason", b"reason", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SiteRejects: _TypeAlias = SiteRejects  # noqa: Y015
 
 @_typing.final
 class SitePipeline(_message.Message):
