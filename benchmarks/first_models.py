@@ -1,7 +1,7 @@
 """Models of `penstock init`'s files, nothing changed, against the better of logistic or ridge regression
 and gradient boosting: `python benchmarks/first_models.py`.
 
-The tables are the second ten of `first_guess.py`, named before anything was measured on them, with no
+The tables are the second ten of `guessed_tables.py`, named before anything was measured on them, with no
 leak planted; their target is named, as a person does who is asked. Each of five splits (60 % train,
 10 % validation, 30 % audit) goes the trainer's way, and the answers are the graph's. The baselines are
 scikit-learn's with their defaults, on the same inputs of the same training rows, numbers scaled and
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from first_guess import SECOND, Truth
+from guessed_tables import SECOND, Truth
 from quality import splits
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor

@@ -136,8 +136,13 @@ def test_a_column_that_says_no_more_than_the_most_frequent_class_is_no_leak(tmp_
         ("lot:abc Sale_Price:n lat:n", "Sale_Price", "regression"),
         ("smoker:ny ban:ny amount:n", "smoker", "binary"),
         ("smoker:ny amount:n grade2:ny", "grade2", "binary"),
-        ("amount:n color:abc lat:n", "lat", "regression"),
+        ("thing:n color:abc dose:n other:n", "other", "regression"),
+        ("amount:n color:abc lat:n", "amount", "regression"),
         ("poverty:abc amount:n sex:mf", "poverty", "multiclass"),
+        ("previous_status:ny debts:n status:ny region:abc", "status", "binary"),
+        ("class:n debts:n", "debts", "regression"),
+        ("thing:n x1:n x2:n x3:n x4:n", "thing", "regression"),
+        ("lohn:n debts:n other:n", "lohn", "regression"),
     ],
 )
 def test_a_target_is_named_as_an_answer_or_stands_at_an_end(
@@ -153,6 +158,31 @@ def test_a_target_is_named_as_an_answer_or_stands_at_an_end(
     path.write_text("\n".join([",".join(header), *rows]) + "\n")
     guess = first(read_table(path)).guess
     assert (guess.target.field.name, guess.target.task) == (target, task)
+
+
+def test_a_file_is_named_after_its_target(tmp_path: Path) -> None:
+    path, draw = tmp_path / "late_deliveries.csv", random.Random(1)
+    rows = [f"{draw.random():.3f},{draw.random():.3f},{draw.random():.3f}" for _ in range(60)]
+    path.write_text("\n".join(["distance,minutes_of_delivery,stops", *rows]) + "\n")
+    assert first(read_table(path)).guess.target.field.name == "minutes_of_delivery"
+
+
+def test_what_a_group_of_rows_has_in_common_is_no_answer_of_a_row(tmp_path: Path) -> None:
+    path, draw = tmp_path / "pupils.csv", random.Random(1)
+    rows = [f"{draw.random():.3f},{room},{room % 7}.5" for room in map(draw.randrange, [30] * 300)]
+    path.write_text("\n".join(["reached,room,mean_of_room", *rows]) + "\n")
+    assert first(read_table(path)).guess.target.field.name == "reached"
+
+
+def test_the_other_column_that_is_nearly_as_likely_is_named(tmp_path: Path) -> None:
+    path, draw = tmp_path / "cases.csv", random.Random(1)
+    rows = [f"{draw.choice('ny')},{draw.random():.3f},{draw.choice('ny')}" for _ in range(60)]
+    path.write_text("\n".join(["convicted,debts,released", *rows]) + "\n")
+    found = first(read_table(path))
+    assert (found.guess.target.field.name, found.guess.target.close) == ("released", ("convicted",))
+    assert "is it the one, or `convicted`?" in found.text
+    told = first(found.guess.table, Answers(target="convicted"))
+    assert (told.guess.target.field.name, told.guess.target.close) == ("convicted", ())
 
 
 def test_whom_the_law_protects_is_grouped_and_gated(found: First, pipeline: Pipeline) -> None:

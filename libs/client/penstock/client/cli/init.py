@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from penstock.client.cli.output import EXIT_USAGE, AsJson, console, fail, progress, show
-from penstock.client.guess.decide import FIRST, LAST, Answers, Field
+from penstock.client.guess.decide import Answers
+from penstock.client.guess.fields import Field
 from penstock.client.guess.infer import First, first
 from penstock.client.guess.report import report as page
 from penstock.client.guess.table import Table, read_table
@@ -55,10 +56,18 @@ def init(
     guess = found.guess.target
     said = f"target    {guess.field.name}: {guess.task}"
     said += f", positive {guess.positive}" if guess.positive is not None else ""
-    if guess.why in (FIRST, LAST):
-        said += f"; a mere guess, as {guess.why}: another by --target COLUMN"
+    if guess.close:
+        said += f"; nearly as likely: {', '.join(guess.close)}: --target {guess.close[0]}"
+    elif guess.mere:
+        said += f"; a mere guess, {guess.why}: another by --target COLUMN"
     next_step = f"wrote {to}. {'Mend that' if lacks else 'Read it'}, then: penstock validate {to}"
-    document = {"file": str(to), "problems": lacks, "target": guess.field.name, "type": guess.task}
+    document = {
+        "file": str(to),
+        "problems": lacks,
+        "target": guess.field.name,
+        "type": guess.task,
+        "close": list(guess.close),
+    }
     show(document, said, *left, *lacks, next_step, as_json=as_json_)
 
 
@@ -81,7 +90,9 @@ def _asked(found: First) -> Answers:
     guess, answers = found.guess, Answers()
     names = {column.field for column in guess.table.columns}
     fields = [one.name for one in guess.fields]
-    told = _ask(f"Column to be answered? ({', '.join(fields)})", guess.target.field.name, fields)
+    likely = [guess.target.field.name, *guess.target.close]
+    rest = ", ".join(name for name in fields if name not in likely)
+    told = _ask(f"Column to be answered? ({' or '.join(likely)}; else {rest})", likely[0], fields)
     if told != guess.target.field.name:
         found = first(guess.table, replace(answers, target=told))
         guess = found.guess

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from penstock.client.declared import text_of
-from penstock.client.guess.decide import Baseline, Field, Guess
+from penstock.client.guess.decide import Baseline, Guess
+from penstock.client.guess.fields import Field
 from penstock.client.guess.names import afterwards
 from penstock.client.guess.table import Column
 

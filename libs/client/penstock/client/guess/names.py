@@ -6,27 +6,32 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+_NAMES_A_ROW = re.compile(
+    r"(?:^|[_.-])(?i:id|uuid|guid|key|nr|number|no|rownames|index)$|[a-z](?:Id|ID|Uuid|UUID|Key)$"
+)
 
-def _listed(names: str) -> frozenset[str]:
+
+def listed(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
 _PROTECTED = {
     "sex": "sex gender geschlecht sexe sexo sesso kon genero genre male female",
     "race or ethnic origin": "race ethnic ethnicity rasse ethnie raza etnia herkunft hautfarbe razza"
-    " minority hispanic latino latina afam black caucasian",
+    " minority hispanic hisp nonwhite nwhite latino latina afam black caucasian",
     "age": "age senior agegroup alter edad eta idade leeftijd dob birth birthdate birthday birthyear yob"
     " geburt geburtsdatum geburtsjahr naissance nacimiento nascita",
-    "religion or belief": "religion religious konfession glaube religione religiao faith belief",
+    "religion or belief": "religion religious religiousness konfession glaube religione religiao faith"
+    " belief",
     "disability": "disability disabled behinderung handicap discapacidad disabilita invalid impairment",
     "nationality or origin": "nationality citizenship citizen staatsangehorigkeit nationalitat nationalite"
     " nacionalidad nazionalita immigrant migrant foreign foreignworker native",
-    "marital status": "marital married familienstand matrimonial matrimoniale civil maritalstatus"
+    "marital status": "marital married marr familienstand matrimonial matrimoniale civil maritalstatus"
     " maritl divorced spouse zivilstand rlthp single",
     "pregnancy or parenthood": "pregnant pregnancy schwanger children kids kinder enfants hijos numdeps",
     "sexual orientation": "orientation lgbt",
     "political opinion or union": "political party union gewerkschaft syndicat sindicato",
-    "genes": "genetic genotype",
+    "genes": "genetic genotype mutation mutant",
 }
 _WHY = {name: why for why, names in _PROTECTED.items() for name in names.split()}
 _ONLY_WITH = {
@@ -41,61 +46,45 @@ _ONLY_WITH = {
     "single": set(),
     "female": set(),
 }  # words that mean it beside one of these alone; with none of them, standing alone
-_THINGS = _listed(
+_THINGS = listed(
     "house home building property car vehicle machine equipment account policy loan contract product file"
     " domain site website page company firm business device server engine tree roof battery invoice"
 )
 """Things that have an age, too, and no rights."""
-_PEOPLE = _listed(
+_PEOPLE = listed(
     "holder owner customer client applicant person driver buyer tenant employee user member patient subject"
     " household student kunde cliente"
 )
-_PERSONAL = _listed(
+_PERSONAL = listed(
     "firstname lastname surname fullname vorname nachname familienname prenom nom nombre apellido apellidos"
     " cognome email mail phone telephone telefon telefono mobile handy address adresse anschrift direccion"
     " indirizzo street strasse ssn iban passport sozialversicherungsnummer nif dni nino ip ipaddress"
     " licenseplate kennzeichen"
 )
-_AFTERWARDS = _listed(
+_AFTERWARDS = listed(
     "outcome result recovered recovery recoveries settled settlement chargeoff chargedoff collection"
     " collections closed closing cancelled canceled cancellation churndate exitdate resolution resolved"
     " discharge discharged death deceased actual final next future followup duration writeoff ausgang"
     " abschluss kundigung resultat resultado"
 )
-_TARGETS = _listed(
-    "target label class outcome churn churned exited survived default defaulted fraud is_fraud isfraud"
-    " diagnosis approved loan_status repaid response ziel klasse cible objetivo readmitted attrition"
-    " converted clicked subscribed loan_default credit_risk creditability status_target"
-    " deny denied denial accepted rejected granted hired admitted"
-)
-_EVENTS = _listed(
-    "callback released recidivism reoffended relapse relapsed convicted purchased bought hired responded"
-    " subscribed clicked converted enrolled graduated readmitted infected churned defaulted survived approved"
-    " accepted rejected denied granted repaid fraud spam phishing malware"
-)
-_AMOUNTS = _listed(
-    "price salary wage wages earnings rent cost costs charges revenue sales demand rating yield strength"
-    " ridership consumption preis miete umsatz prix loyer precio"
-)
-_PERHAPS = _listed("status species kind category quality result recommended decision verdict grade")
-_POSITIVE = _listed(
+_POSITIVE = listed(
     "yes true y 1 bad default defaulted churn churned fraud positive pos malignant spam died dead approved"
     " good_risk ja oui si sim presence present case failure failed fail abnormal survived"
 )
 _FEW = 20  # values, of which none finds a person
 _VALUES = {
-    "sex": _listed(
+    "sex": listed(
         "male female m f man woman men women mann frau mannlich weiblich homme femme hombre mujer masculino"
         " femenino uomo donna maschio femmina"
     ),
-    "race or ethnic origin": _listed(
+    "race or ethnic origin": listed(
         "black white asian hispanic latino latina african caucasian indigenous afro mestizo native"
     ),
-    "marital status": _listed(
+    "marital status": listed(
         "single married divorced widowed separated unmarried ledig verheiratet geschieden"
     ),
 }
-_NEUTRAL = _listed("other unknown missing na none nan mixed two more not reported andere sonstige autre otro")
+_NEUTRAL = listed("other unknown missing na none nan mixed two more not reported andere sonstige autre otro")
 """Words of values that stand beside those above."""
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[a-zA-Z]{2,}")
 
@@ -146,28 +135,19 @@ def afterwards(name: str) -> str | None:
     return next((word for word in [*found, "".join(found)] if word in _AFTERWARDS), None)
 
 
+def names_a_row(name: str) -> bool:
+    """Tells whether a column is called as one that holds ids."""
+    return bool(_NAMES_A_ROW.search(name))
+
+
+def is_somebody(name: str) -> bool:
+    """Tells whether a column is called as a person, no more: `subject`."""
+    return "".join(words(name)) in _PEOPLE
+
+
 def names_somebody(name: str) -> bool:
     """Tells whether an id is that of a person, who has more to lose than a thing."""
     return bool(set(words(name)) & _PEOPLE)
-
-
-def names_a_target(name: str) -> bool:
-    return "_".join(words(name)) in _TARGETS or "".join(words(name)) in _TARGETS
-
-
-def names_an_event(name: str) -> bool:
-    """Tells whether a column of two values is an answer: somebody was hired, or not."""
-    return bool(set(words(name)) & _EVENTS)
-
-
-def names_an_amount(name: str) -> bool:
-    """Tells whether a column of numbers is more often an answer than an input."""
-    return bool({*words(name)[-1:]} & _AMOUNTS)
-
-
-def may_name_a_target(name: str) -> bool:
-    """Tells whether a column of few values is more often an answer than an input."""
-    return bool(set(words(name)) & _PERHAPS)
 
 
 def says_yes(value: str) -> bool:

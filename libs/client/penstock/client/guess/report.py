@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from penstock.client.guess.decide import Field
+from penstock.client.guess.fields import Field
 from penstock.client.guess.infer import First
 from penstock.client.guess.table import Column
 

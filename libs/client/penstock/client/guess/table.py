@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -59,6 +60,14 @@ class Column:
     @property
     def whole(self) -> bool:
         return bool(self.numbers) and all(float(value).is_integer() for value in self.numbers or ())
+
+    @cached_property
+    def counts_up(self) -> bool:
+        """Tells whether the values are whole numbers that rise in at most three different steps."""
+        if not self.whole:
+            return False
+        steps = {later - earlier for earlier, later in itertools.pairwise(self.numbers or [])}
+        return len(steps) <= 3 and min(steps, default=0) > 0
 
     @property
     def zero_padded(self) -> bool:

@@ -7,7 +7,8 @@ import math
 import re
 from collections.abc import Iterator
 
-from penstock.client.guess.decide import Baseline, Field, Guess
+from penstock.client.guess.decide import Baseline, Guess
+from penstock.client.guess.fields import Field
 from penstock.client.guess.table import Column
 from penstock.contracts.pipeline.sources import PUBLISHING_TIME, ROW_NUMBER
 
@@ -127,7 +128,10 @@ def _targets(guess: Guess) -> Iterator[str]:
     shown = one.column.counts.most_common(4)
     total = len(one.column.present)
     shares = ", ".join(f"{value[:30]} {count / total:.1%}" for value, count in shown)
-    why = f"{target.why}; is it the one?" + ("" if target.task == "regression" else f" {shares}")
+    others = " or ".join(f"`{name}`" for name in target.close)
+    why = f"{target.why}; is it the one{f', or {others}' if others else ''}?" + (
+        "" if target.task == "regression" else f" {shares}"
+    )
     yield f"  {_quoted(one.name)}: {{from: events.{one.name}, type: {target.task}{positive}}}  # {_line(why)}"
 
 
