@@ -16,7 +16,7 @@ from penstock.measures.groups import Grouping, asked_cells
 from penstock.measures.intervals import Bootstrap
 from penstock.measures.parity import MOST_PASS
 from penstock.measures.performance import performance, proportions
-from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
+from penstock.measures.scores import ABSTAINED, Codes, Scores
 from penstock.packages.evidence import overall
 from penstock_ethics_audit.disparities import Compared, compare
 from penstock_ethics_audit.gates import ThinCell, Verdict, judge
@@ -98,7 +98,7 @@ def audit(
     called with the name of each finished step.
     """
     bootstrap = Bootstrap(scores.units, spec.resamples, spec.confidence, seed)
-    whole = _exactly(scores, bootstrap.measured(None, performance(scores)), bootstrap)
+    whole = _exactly(scores, bootstrap.measured(performance(scores)), bootstrap)
     done("performance")
     found: dict[str, GroupingFindings] = {}
     for grouping in groupings:
@@ -124,7 +124,9 @@ def audit(
 
 def _compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootstrap) -> GroupingFindings:
     cells = grouping.cells(scores.label_codes, max(len(scores.classes), 1))
-    measured = _by_group(scores, grouping, bootstrap)
+    measured = [
+        _own_performance(scores, grouping.rows(group), bootstrap) for group in range(len(grouping.groups))
+    ]
     compares = scores.classifies and bool(grouping.groups)
     compared = compare(scores, grouping, min_rows, bootstrap) if compares else Compared([()] * len(measured))
     return GroupingFindings(
@@ -155,28 +157,10 @@ def _compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Boots
     )
 
 
-def _by_group(scores: Scores, grouping: Grouping, bootstrap: Bootstrap) -> list[dict[str, Interval | None]]:
-    """Each group's own performance, drawn within the groups."""
-    members = [grouping.rows(group) for group in range(len(grouping.groups))]
-    if not members:
-        return []
-    own_scores = [scores.take(rows) for rows in members]
-    meters = [performance(own) for own in own_scores]
-
-    def measure(weights: Floats) -> dict[str, Floats]:
-        return {
-            f"{group}/{name}": value
-            for group, (rows, meter) in enumerate(zip(members, meters, strict=True))
-            for name, value in meter(weights[:, rows]).items()
-        }
-
-    measured = bootstrap.measured(grouping.codes, measure).items()
-    return [
-        _exactly(
-            own, {key.removeprefix(at): value for key, value in measured if key.startswith(at)}, bootstrap
-        )
-        for own, at in zip(own_scores, (f"{group}/" for group in range(len(members))), strict=True)
-    ]
+def _own_performance(scores: Scores, rows: Codes, bootstrap: Bootstrap) -> dict[str, Interval | None]:
+    """A group's own performance, drawn within the group."""
+    own, within = scores.take(rows), bootstrap.within(rows)
+    return _exactly(own, within.measured(performance(own)), within)
 
 
 def _exactly(

@@ -56,6 +56,6 @@ def baselines(
         worse = worse_by(
             metric, theirs, scores, paired=True, resamples=RESAMPLES, confidence=confidence, seed=seed
         )
-        performance = bootstrap.measured(None, together(meters))
+        performance = bootstrap.measured(together(meters))
         found.append(Baseline(name=name, performance=performance, metric=metric, worse_by=worse))
     return tuple(found)

@@ -96,20 +96,16 @@ def _common(estimated: Rates, rows: Rates) -> Rates:
 
 
 def _drawn(scores: Scores, grouping: Grouping, bootstrap: Bootstrap, estimated: Rates, rows: Rates) -> Rates:
-    measure = fairness.rates(scores, grouping.codes)
-    cell_of_row = np.where(grouping.codes < 0, -1, grouping.codes * len(scores.classes) + scores.label_codes)
-    within_group = bootstrap.draw(grouping.codes, lambda weights: {"selection": measure(weights).selection})
-    within_cell = bootstrap.draw(
-        cell_of_row, lambda weights: {"tp": (r := measure(weights)).true_positive, "fp": r.false_positive}
-    )
+    tally = fairness.tally(scores, grouping.codes)
+    within_group, within_cell = (bootstrap.rates(tally, kept) for kept in (1, 2))
 
     def few(draws: Floats, rate: Floats, of: Floats) -> Floats:
         return bootstrap.few(draws, np.nan_to_num(rate[0]) * of[0], of[0])
 
     return Rates(
-        few(within_group["selection"], estimated.selection, rows.selection),
-        few(within_cell["tp"], estimated.true_positive, rows.true_positive),
-        few(within_cell["fp"], estimated.false_positive, rows.false_positive),
+        few(within_group.selection, estimated.selection, rows.selection),
+        few(within_cell.true_positive, estimated.true_positive, rows.true_positive),
+        few(within_cell.false_positive, estimated.false_positive, rows.false_positive),
     )
 
 

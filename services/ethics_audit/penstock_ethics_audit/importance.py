@@ -56,7 +56,6 @@ def importance(
             rises[name] = None
     bootstrap = Bootstrap(scores.units, RESAMPLES, confidence, seed)
     measured = bootstrap.measured(
-        None,
         lambda weights: {
             name: weights @ rise / weights.sum(axis=1) for name, rise in rises.items() if rise is not None
         },

@@ -36,9 +36,9 @@ def worse_by(
     assert other is not None
     generator = np.random.default_rng(seed)
     if paired:
-        drawn = np.concatenate([one(w) - other(w) for w in draws(first.units, None, resamples, generator)])
+        drawn = np.concatenate([one(w) - other(w) for w in draws(first.units, resamples, generator)])
     else:
-        drawn = np.concatenate([one(w) for w in draws(first.units, None, resamples, generator)])
-        drawn -= np.concatenate([other(w) for w in draws(second.units, None, resamples, generator)])
+        drawn = np.concatenate([one(w) for w in draws(first.units, resamples, generator)])
+        drawn -= np.concatenate([other(w) for w in draws(second.units, resamples, generator)])
     sign = 1.0 if MEASURES[name].higher_is_better else -1.0
     return percentile(sign * drawn, estimated_loss(name, first, second), confidence)

@@ -17,8 +17,8 @@ from functools import cache
 import numpy as np
 
 from penstock.contracts.measures import MEASURES
-from penstock.measures.scores import Codes, Floats, Scores
-from penstock.measures.weighted import ratio
+from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
+from penstock.measures.weighted import Weights, ratio
 
 
 @dataclass(frozen=True)
@@ -54,28 +54,51 @@ def reads(name: str) -> frozenset[str]:
     return frozenset(rate for rate, of in without.items() if np.isnan(CONTRASTS[name](of)).any())
 
 
-def rates(scores: Scores, groups: Codes) -> Callable[[Floats], Rates]:
-    """Prepares the rates of each group as a function of weights [R, N].
+@dataclass(frozen=True)
+class Tally:
+    """N rows by cell: group x label x the class that they got, the last one for none."""
 
-    `groups` [N]: codes from 0, negative where a row takes no part. A row on which the model
-    abstained did not get the class.
-    """
-    members = [np.flatnonzero(groups == group) for group in range(int(groups.max(initial=-1)) + 1)]
-    columns = []
-    for c in scores.of_interest:
-        hit, chosen = scores.labels == c, scores.chosen == c
-        columns += [np.ones(len(scores)), chosen, hit, hit & chosen]
-    matrix = np.stack(columns, axis=1).astype(np.float64)
-    matrices = [matrix[rows] for rows in members]
+    cells: Codes  # [N]: each row's cell, counted through; negative where a row takes no part
+    shape: tuple[int, int, int]  # groups, classes, classes + 1
+    of_interest: tuple[int, ...]
 
-    def measure(weights: Floats) -> Rates:
-        counts = np.stack(
-            [weights[:, rows] @ matrix for rows, matrix in zip(members, matrices, strict=True)], axis=1
-        )
-        total, chosen, hit, both = np.moveaxis(counts.reshape(*counts.shape[:2], -1, 4), -1, 0)
+    @property
+    def counts(self) -> Codes:
+        """[groups, classes, classes + 1]"""
+        taking_part = self.cells[self.cells >= 0]
+        return np.bincount(taking_part, minlength=int(np.prod(self.shape))).reshape(self.shape)
+
+    def weighted(self, weights: Weights) -> Floats:
+        """[R, groups, classes, classes + 1] of weights [R, N]."""
+        rows = np.flatnonzero(self.cells >= 0)
+        cells, size = self.cells[rows], int(np.prod(self.shape))
+        counted = [np.bincount(cells, weights=drawn[rows], minlength=size) for drawn in weights]
+        return np.array(counted, dtype=np.float64).reshape(-1, *self.shape)
+
+    def rates(self, counts: Floats) -> Rates:
+        """Rates of each group from counts [R, groups, classes, classes + 1]."""
+        total = counts.sum(axis=(2, 3))[..., None]
+        of = list(self.of_interest)
+        hit, chosen = counts.sum(axis=3)[..., of], counts.sum(axis=2)[..., of]
+        both = counts[..., of, of]
         return Rates(ratio(chosen, total), ratio(both, hit), ratio(chosen - both, total - hit))
 
-    return measure
+
+def tally(scores: Scores, groups: Codes) -> Tally:
+    """Counts rows by group, label and decision. `groups` [N]: codes from 0, negative where a row takes no
+    part. A row on which the model abstained got no class.
+    """
+    classes = scores.said.shape[1]
+    chosen = np.where(scores.chosen == ABSTAINED, classes, scores.chosen)
+    cells = (groups * classes + scores.label_codes) * (classes + 1) + chosen
+    shape = (int(groups.max(initial=-1)) + 1, classes, classes + 1)
+    return Tally(np.where(groups < 0, -1, cells), shape, scores.of_interest)
+
+
+def rates(scores: Scores, groups: Codes) -> Callable[[Weights], Rates]:
+    """Prepares the rates of each group as a function of weights [R, N], see `tally`."""
+    of = tally(scores, groups)
+    return lambda weights: of.rates(of.weighted(weights))
 
 
 # -- the measures ----------------------------------------------------------------------------------

@@ -28,9 +28,9 @@ from penstock.contracts.events import Interval
 from penstock.contracts.measures import MEASURES
 from penstock.measures.band import proven
 from penstock.measures.exact import proportion
-from penstock.measures.fairness import CONTRASTS, Rates, extreme
+from penstock.measures.fairness import CONTRASTS, Rates, Tally, extreme
 from penstock.measures.parity import fair_bounds
-from penstock.measures.resampling import collect, draws
+from penstock.measures.resampling import collect, draws, redraws
 from penstock.measures.scores import Codes, Floats
 from penstock.measures.weighted import Meters, estimate
 
@@ -44,7 +44,6 @@ class Bootstrap:
 
     def __init__(self, units: Codes, resamples: int, confidence: float, seed: int) -> None:
         self._units = units
-        self._resamples = resamples
         self._seed = np.random.SeedSequence(seed)
         self._beside = seed
         self.resamples = resamples
@@ -83,9 +82,25 @@ class Bootstrap:
         independent: Floats = rows * np.fmin(worth, 1.0)
         return independent
 
-    def draw(self, strata: Codes | None, measure: Meters) -> dict[str, Floats]:
-        """`measure` under each of the draws, by name [resamples, …]; `strata` as in `draws`."""
-        return collect(draws(self._units, strata, self._resamples, self._seed.spawn(1)[0]), measure)
+    def within(self, rows: Codes) -> Bootstrap:
+        """Draws of some of the rows alone, whose number stays as it is."""
+        units = np.unique(self._units[rows], return_inverse=True)[1].astype(np.int64)
+        seed = int(self._seed.spawn(1)[0].generate_state(1, np.uint64)[0])
+        return Bootstrap(units, self.resamples, self.confidence, seed)
+
+    def draw(self, measure: Meters) -> dict[str, Floats]:
+        """`measure` under each of the draws, by name [resamples, …]."""
+        return collect(draws(self._units, self.resamples, self._seed.spawn(1)[0]), measure)
+
+    def rates(self, tally: Tally, kept: int) -> Rates:
+        """Rates of each group under each of the draws [resamples, groups, classes of interest]. The rows
+        of each group (`kept` 1), or of each label in it (2), stay as many; but not where entities have
+        several rows, which may lie in several groups.
+        """
+        if self.clustered:
+            return Rates(**self.draw(lambda weights: vars(tally.rates(tally.weighted(weights)))))
+        pieces = redraws(tally.counts, kept, self.resamples, self._seed.spawn(1)[0])
+        return Rates(**collect(pieces, lambda counts: vars(tally.rates(counts))))
 
     def fair(self, name: str, rows: Rates, common: Rates) -> Floats | None:
         """Bounds of audits of a fair model, see `fair_bounds`."""
@@ -95,9 +110,9 @@ class Bootstrap:
         """The exact interval of a share of rows; where entities have several, no narrower than `drawn`."""
         return proportion(hits, rows, self.confidence, drawn if self.clustered else None)
 
-    def measured(self, strata: Codes | None, meters: Meters) -> dict[str, Interval | None]:
+    def measured(self, meters: Meters) -> dict[str, Interval | None]:
         """Estimates of measures over rows with their intervals, by name; None where undefined."""
-        drawn = self.draw(strata, meters)
+        drawn = self.draw(meters)
         return {
             name: percentile(drawn[name], value, self.confidence)
             for name, value in estimate(meters, len(self._units)).items()

@@ -5,13 +5,14 @@ prepares the measure for some scores.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.contracts import measures
-from penstock.measures.scores import ABSTAINED, Floats, Scores
-from penstock.measures.weighted import Meter, Meters, Summed, mean, ratio, together
+from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
+from penstock.measures.weighted import Meter, Meters, Summed, Weights, mean, ratio, together
 
 CALIBRATION_BINS = 10
 
@@ -27,9 +28,14 @@ def formula(prepare: Formula) -> Formula:
 
 
 def performance(scores: Scores) -> Meters:
-    """Prepares all measures that fit the task, in the table's order."""
-    prepared = {measure.name: FORMULAS[measure.name](scores) for measure in measures.over_rows(scores.task)}
-    return together({name: meter for name, meter in prepared.items() if meter is not None})
+    """Prepares all measures that fit the task, in the table's order. Rows are sorted once, for those
+    that need an order.
+    """
+    order = np.argsort(confidence(scores)[0] if scores.classifies else scores.said, kind="stable")
+    rising = scores.take(order)
+    prepared = {measure.name: FORMULAS[measure.name](rising) for measure in measures.over_rows(scores.task)}
+    measure = together({name: meter for name, meter in prepared.items() if meter is not None})
+    return lambda weights: measure(weights[:, order])
 
 
 def proportions(scores: Scores) -> dict[str, tuple[float, float]]:
@@ -87,12 +93,18 @@ def brier(scores: Scores) -> Meter:
 def calibration_error(scores: Scores) -> Meter:
     """Expected calibration error over bins of equal mass (Naeini, Cooper and Hauskrecht 2015)."""
     said, seen = confidence(scores)
-    bins = equal_mass_bins(said, CALIBRATION_BINS)
-    columns = [np.where(bins == index, said - seen, 0.0) for index in range(CALIBRATION_BINS)]
-    return Summed(
-        (*columns, np.ones(len(said))),
-        lambda *sums: ratio(np.abs(sums[:-1]).sum(axis=0), sums[-1]),
-    )
+    if not len(said):
+        return _undefined
+    order = _rising(said)
+    gap = (said - seen)[order]
+    starts = _changes(equal_mass_bins(said, CALIBRATION_BINS)[order])
+
+    def measure(weights: Weights) -> Floats:
+        drawn = weights[:, order].astype(np.float64, copy=False)
+        gaps = np.add.reduceat(drawn * gap, starts, axis=1)
+        return ratio(np.abs(gaps).sum(axis=1), drawn.sum(axis=1))
+
+    return measure
 
 
 @formula
@@ -170,16 +182,15 @@ def ranks(positive: NDArray[np.bool_], score: Floats) -> Meter:
     being positive.
     """
     if not len(score):
-        return lambda weights: np.full(len(weights), np.nan)
-    order = np.argsort(score, kind="stable")
-    rising, hit = score[order], positive[order].astype(np.float64)
-    starts = np.flatnonzero(np.r_[True, rising[1:] != rising[:-1]])
+        return _undefined
+    order = _rising(score)
+    hit, starts = positive[order].astype(np.float64), _changes(score[order])
 
-    def measure(weights: Floats) -> Floats:
-        ranked = weights[:, order]
+    def measure(weights: Weights) -> Floats:
+        ranked = weights[:, order].astype(np.float64, copy=False)
         above = ranked * hit
         negative = ranked - above
-        if len(starts) < len(order):  # ties
+        if len(starts) < len(hit):  # ties
             above = np.add.reduceat(above, starts, axis=1)
             negative = np.add.reduceat(negative, starts, axis=1)
         below = np.cumsum(negative, axis=1)
@@ -188,6 +199,20 @@ def ranks(positive: NDArray[np.bool_], score: Floats) -> Meter:
         return ratio(np.einsum("rn,rn->r", above, below), above.sum(axis=1) * negatives)
 
     return measure
+
+
+def _rising(score: Floats) -> Codes | slice:
+    """Order in which the score rises; of rows that are in it already a slice, which copies nothing."""
+    return slice(None) if (score[1:] >= score[:-1]).all() else np.argsort(score, kind="stable")
+
+
+def _changes(values: NDArray[Any]) -> Codes:
+    """Places where a run of equal neighbours begins."""
+    return np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
+
+
+def _undefined(weights: Weights) -> Floats:
+    return np.full(len(weights), np.nan)
 
 
 def confidence(scores: Scores) -> tuple[Floats, Floats]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 
 from penstock.measures.scores import Floats
 
-Meter = Callable[[Floats], Floats]
+Weights = NDArray[Any]
+"""[R, N]: how often each row was drawn, numbers of any type."""
+Meter = Callable[[Weights], Floats]
 """A measure prepared for some rows: weights [R, N] to values [R], NaN where it is undefined."""
-Meters = Callable[[Floats], dict[str, Floats]]
+Meters = Callable[[Weights], dict[str, Floats]]
 """Several measures by name."""
 
 
@@ -30,7 +33,7 @@ class Summed:
     columns: tuple[NDArray[Any], ...]  # [N] each
     value: Callable[..., Floats]  # Takes a sum [R] for each column and returns [R]
 
-    def __call__(self, weights: Floats) -> Floats:
+    def __call__(self, weights: Weights) -> Floats:
         return self.value(*(weights @ np.stack(self.columns, axis=1)).T)
 
 
@@ -40,14 +43,24 @@ def mean(column: NDArray[Any]) -> Summed:
 
 
 def together(meters: Mapping[str, Meter]) -> Meters:
-    """Computes several measures of the same rows: one matrix product serves all that follow from sums."""
-    columns = [column for meter in meters.values() if isinstance(meter, Summed) for column in meter.columns]
-    matrix = np.stack(columns, axis=1).astype(np.float64)
+    """Computes several measures of the same rows: one matrix product serves all that follow from sums,
+    with each column in it once.
+    """
+    columns = [
+        np.ascontiguousarray(column, dtype=np.float64)
+        for meter in meters.values()
+        if isinstance(meter, Summed)
+        for column in meter.columns
+    ]
+    keys = [blake2b(column.data).digest() for column in columns]
+    distinct = dict(zip(keys, columns, strict=True))
+    matrix = np.stack(list(distinct.values()), axis=1)
 
-    def measure(weights: Floats) -> dict[str, Floats]:
-        sums = iter((weights @ matrix).T)
+    def measure(weights: Weights) -> dict[str, Floats]:
+        weights = weights.astype(np.float64, copy=False)
+        sums, wanted = dict(zip(distinct, (weights @ matrix).T, strict=True)), iter(keys)
         return {
-            name: meter.value(*islice(sums, len(meter.columns)))
+            name: meter.value(*(sums[key] for key in islice(wanted, len(meter.columns))))
             if isinstance(meter, Summed)
             else meter(weights)
             for name, meter in meters.items()
