@@ -1,13 +1,14 @@
 """Feast, imported so that it is light: 3 s and 160 MB instead of 10 s and 650 MB.
 
-Three things it would bring along are kept out: torch (it looks for it and does without); its own
-HTTP servers, which are not started here; and typeguard's rewriting of Feast's classes at import,
-which takes half of the time and checks nothing of ours. Import Feast's names from here and nowhere
-else.
+Four things it would bring along are kept out: torch, and its source of MLflow's data sets (it looks
+for them and does without); its own HTTP servers, which are not started here; and typeguard's
+rewriting of Feast's classes at import, which takes half of the time and checks nothing of ours.
+Import Feast's names from here and nowhere else.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import warnings
@@ -26,7 +27,16 @@ _KEPT_OUT: dict[str, ModuleType | None] = {
     "torch": None,
     "feast.feature_server": ModuleType("feast.feature_server"),
     "feast.ui_server": ModuleType("feast.ui_server"),
+    "feast.infra.data_sources.mlflow": None,
 }
+_OF_A_JOIN = (
+    "feast.infra.offline_stores.duckdb",
+    "feast.infra.data_sources.contrib.iceberg_catalog.iceberg_source",
+    "feast.metrics",
+    "feast.repo_operations",
+    "ibis.backends.sql.compilers",
+    "ibis.backends.duckdb",
+)
 for _name, _module in _KEPT_OUT.items():
     sys.modules.setdefault(_name, _module)  # type: ignore[arg-type]  # None: an import that fails
 try:
@@ -51,6 +61,17 @@ warnings.filterwarnings(
 )  # after the import: Feast puts its own filters first
 logging.getLogger("feast").setLevel(logging.WARNING)
 
+
+def load_join() -> None:
+    """Loads what Feast itself loads with the first join of a process."""
+    typeguard.typechecked = _unchecked
+    try:
+        for name in _OF_A_JOIN:
+            importlib.import_module(name)
+    finally:
+        typeguard.typechecked = _checked
+
+
 __all__ = [
     "Bool",
     "Entity",
@@ -71,5 +92,6 @@ __all__ = [
     "_redis_key",
     "_redis_key_prefix",
     "get_provider",
+    "load_join",
     "serialize_entity_key",
 ]

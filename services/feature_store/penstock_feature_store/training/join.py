@@ -89,11 +89,6 @@ def manifest_key(training_set: str) -> str:
     return f"training-sets/{training_set}/training_set.json"
 
 
-def build_json(order: dict[str, Any]) -> dict[str, Any]:
-    """`build` for another process."""
-    return build(Order.model_validate(order)).model_dump(mode="json")
-
-
 def _snapshot(order: Order, columns: Columns) -> tuple[pa.Table, Labels, list[OffsetRange]]:
     """Labelled rows, their labels, and the events behind all rows; writes each source's features."""
     pipeline = order.pipeline

@@ -4,7 +4,7 @@ nothing else.
 A training set needs Feast, DuckDB and much memory for some seconds. In this process it would hold
 up online reads (Python's lock) and keep the memory; a fresh process would spend 4 s on imports. So
 the process forks once, before it has any thread: the copy waits, and forks again for each piece of
-work. Its pages are shared with the service's, so waiting costs little.
+work, whose module it has loaded. Its pages are shared with the service's, so waiting costs little.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.runtime.child import error_heard, error_said
 from penstock.runtime.forking import tie_to
 from penstock.runtime.loading import loading
+
+LONGEST_NAME = 1024  # of a module
 
 
 class Spawner:
@@ -59,7 +61,8 @@ class Spawner:
         reading, writing = os.pipe()
         try:
             os.write(request, json.dumps([work, order]).encode())
-            socket.send_fds(self._control, [b"go"], [request, writing])
+            module = work.partition(":")[0].encode()
+            socket.send_fds(self._control, [module], [request, writing])
         except OSError as error:
             os.close(reading)
             raise Unavailable(
@@ -105,9 +108,11 @@ def _wait_and_fork(control: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     waiting = os.getpid()
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, 16, 2)
-        if not message:
+        module, descriptors, _, _ = socket.recv_fds(control, LONGEST_NAME, 2)
+        if not module:
             os._exit(0)
+        with contextlib.suppress(Exception), loading():  # the copy meets it too, and says so
+            importlib.import_module(module.decode())  # once: the copies after it have it
         if os.fork() == 0:
             control.close()
             _work(waiting, *descriptors)
