@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.data_plane import of_ingest
 from benchmarks.figure import Figure
-from benchmarks.sites import of_sites
+from benchmarks.sites import of_answers, of_offline, of_sites, of_wire
 from benchmarks.tuning import of_picks, of_searches, of_studies, of_trials
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +49,12 @@ def main() -> int:
     ingest = script("ingest_throughput")
     say("a site's events, in and out")
     edge = script("edge")
+    say("a site's answers")
+    answers = script("edge_answers")
+    say("a site's line: an idle day, a silent cut, slow sites")
+    wire = script("edge_wire")
+    say("a site without the hub for 72 h")
+    offline = script("edge_offline")
     say("quality, 5 and 20 seeds")
     quality = script("quality")
     say("boosted trees, 5 seeds")
@@ -83,6 +89,9 @@ def main() -> int:
         *table(demo_s, time.monotonic() - began, idle, parity, quality),
         *of_ingest(ingest),
         *of_sites(edge),
+        *of_answers(answers),
+        *of_wire(wire),
+        *of_offline(offline),
         *of_trees(trees),
         *of_anomalies(anomalies),
         *of_tables(tables),

@@ -4,10 +4,13 @@ cut, and what programs beside a site ask of it.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import asking
@@ -29,12 +32,16 @@ WITHIN_S = 120.0
 
 
 @contextmanager
-def joined(stack: StackUnderTest, name: str, wire: Wire, folder: Path) -> Iterator[SiteUnderTest]:
-    """A site that has joined over the wire and serves the session's pipeline, its disk in `folder`."""
+def joined(
+    stack: StackUnderTest, name: str, wire: Wire, folder: Path, *, patience_s: float | None = None
+) -> Iterator[SiteUnderTest]:
+    """A site that has joined over the wire and serves the session's pipeline, its disk in `folder`.
+    `patience_s`: as `SiteUnderTest` has it.
+    """
     made = run_penstock(stack, "sites", "enroll", name, "--json")
     assert made.returncode == 0, made.stderr
     token = replace(Token.read(json.loads(made.stdout)["token"]), hub=wire.address)
-    with SiteUnderTest(folder / name) as site:
+    with SiteUnderTest(folder / name, patience_s=patience_s) as site:
         site.join(str(token))
         site.start()
         serves(site)
@@ -96,3 +103,56 @@ def messages(served: Served, topic: str) -> list[dict[str, object]]:
         with suppress(orjson.JSONDecodeError):
             found.append(orjson.loads(message.value() or b""))
     return [one for one in found if isinstance(one, dict)]
+
+
+def status(site: SiteUnderTest) -> site_pb2.SiteStatus:
+    with grpc.insecure_channel(site.endpoint) as channel:
+        return site_pb2_grpc.SiteServiceStub(channel).GetStatus(site_pb2.GetStatusRequest(), timeout=5)
+
+
+@dataclass
+class SiteLoad:
+    """Events by their ids, all that were sent and those that the site took; ids of its answers."""
+
+    sent: list[str] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+@contextmanager
+def loading(
+    site: SiteUnderTest, pipeline: str, events: Sequence[Event], row: tuple[np.ndarray, np.ndarray]
+) -> Iterator[SiteLoad]:
+    """Within the block the site is sent some 100 events and 20 predictions a second, none of them again."""
+    load, stop, numbers = SiteLoad(), threading.Event(), itertools.count()
+
+    def publishing() -> None:
+        made = [
+            event | {"event_id": f"{pipeline}-{number}", "person_id": f"{pipeline}-{number % 20}"}
+            for event, number in zip(events[:5], numbers, strict=False)
+        ]
+        ids = [str(one["event_id"]) for one in made]
+        load.sent += ids
+        publish(site, pipeline, made)
+        load.taken += ids
+
+    def predicting() -> None:
+        load.answered += ask(site, *row)[1]
+
+    def again(call: Callable[[], None]) -> None:
+        while not stop.wait(0.05):
+            try:
+                call()
+            except grpc.RpcError as error:
+                load.failed[error.code().name] += 1
+
+    threads = [threading.Thread(target=again, args=[call]) for call in (publishing, predicting)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield load
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)

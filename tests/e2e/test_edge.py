@@ -4,6 +4,7 @@ stands in the topics, once and in order. What became of a pipeline meanwhile cou
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from census import PIPELINE, Served, infer, pipeline_text, run_penstock, tensors
-from sites import WITHIN_S, ask, joined, messages, publish, serves, waits_for
+from sites import WITHIN_S, ask, joined, knows, messages, publish, serves, status, waits_for
 
 from penstock.contracts.topics import predictions_topic, source_topic
 from penstock.testing.site import SiteUnderTest
@@ -21,9 +22,10 @@ from penstock.testing.wire import Wire
 
 pytestmark = pytest.mark.stack
 
-SITE = "plant-7"
+PLANTS = itertools.count(7)  # sites, a name each
 LISTED = "census-listed"  # takes the site's events: other tests count the session's pipeline's
 EVENTS, PREDICTIONS = 300, 40
+LETTERS = "edge-positions.v1.penstock.edge_gateway.dlq"
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def wire(stack: StackUnderTest) -> Iterator[Wire]:
 def site(served: Served, stack: StackUnderTest, wire: Wire, tmp_path: Path) -> Iterator[SiteUnderTest]:
     """Serves the pipeline from its disk; between it and the hub lies the wire."""
     apply(stack, tmp_path, LISTED)
-    with joined(stack, SITE, wire, tmp_path) as site:
+    with joined(stack, f"plant-{next(PLANTS)}", wire, tmp_path) as site:
         waits_for(site, LISTED)
         yield site
 
@@ -52,8 +54,9 @@ def test_what_happened_at_a_site_that_was_cut_off_is_in_the_topics_once_and_in_o
     served: Served, stack: StackUnderTest, site: SiteUnderTest, wire: Wire
 ) -> None:
     numbers, strings = tensors(served, served.events[:PREDICTIONS])
+    name = site.folder.name
     events = [
-        event | {"event_id": f"{SITE}-{number}", "person_id": f"{SITE}-{number % 20}"}
+        event | {"event_id": f"{name}-{number}", "person_id": f"{name}-{number % 20}"}
         for number, event in enumerate(served.events[:EVENTS])
     ]
     wire.cut()
@@ -83,9 +86,46 @@ def test_what_happened_at_a_site_that_was_cut_off_is_in_the_topics_once_and_in_o
     assert all(numbers == sorted(numbers) for numbers in by_person.values())
 
     def recorded() -> list[object]:
-        return [one["id"] for one in messages(served, predictions_topic(PIPELINE)) if one.get("site") == SITE]
+        return [one["id"] for one in messages(served, predictions_topic(PIPELINE)) if one.get("site") == name]
 
     until(lambda: len(recorded()) >= PREDICTIONS, within=WITHIN_S, what="all predictions came")
     assert recorded() == [*ids, *more]
-    shown = run_penstock(stack, "sites", "show", SITE)
+    shown = run_penstock(stack, "sites", "show", name)
     assert PIPELINE in shown.stdout
+
+
+def test_a_pipeline_that_was_changed_or_deleted_while_a_site_was_away_counts_from_then_on(
+    served: Served, stack: StackUnderTest, site: SiteUnderTest, wire: Wire, tmp_path: Path
+) -> None:
+    gone, changed = "census-gone", "census-changed"
+    rows = served.events[:3]
+    for name in (gone, changed):
+        apply(stack, tmp_path, name)
+        waits_for(site, name)
+    wire.cut()
+    mine = [event | {"event_id": f"away-{number}"} for number, event in enumerate(rows)]
+    for name in (gone, changed):
+        publish(site, name, mine)
+    text = pipeline_text(changed)
+    workclass = "      workclass: {type: category}\n"
+    assert workclass in text
+    apply(stack, tmp_path, changed, text.replace(workclass, workclass + "      of_later: {type: number}\n"))
+    deleted = run_penstock(stack, "delete", gone, "--yes")
+    assert deleted.returncode == 0, deleted.stderr
+    wire.mend()
+    until(
+        lambda: len(messages(served, source_topic("events", changed, "people"))) == len(rows),
+        within=WITHIN_S,
+        what="the changed pipeline has its events",
+    )
+    until(lambda: knows(site, gone) is None, within=WITHIN_S, what="the site has forgotten the deleted one")
+    assert "of_later" in (knows(site, changed) or "")
+    publish(site, changed, [mine[0] | {"event_id": "later", "of_later": 1}])
+    until(
+        lambda: not status(site).lanes[0].records, within=WITHIN_S, what="what was deleted holds up nothing"
+    )
+    letters = [dict(one.headers() or []) for one in served.client.events.read(LETTERS)]
+    of_site = [one["dlq-reason"].decode() for one in letters if one["dlq-site"] == site.folder.name.encode()]
+    assert len(of_site) == len(rows)
+    assert all(gone in why for why in of_site)
+    run_penstock(stack, "delete", changed, "--yes")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from penstock.contracts.errors import Denied, Refused, Unavailable
 from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
@@ -103,7 +105,9 @@ async def forwarding(
     spool: Spool, wire: Wire, rate: float = math.inf
 ) -> AsyncIterator[tuple[Lane, Forwarder, Hub]]:
     """A site's start, to its end."""
-    channel = grpc.aio.insecure_channel(wire.address, options=[("grpc.min_reconnect_backoff_ms", 50)])
+    channel = grpc.aio.insecure_channel(
+        wire.address, options=[("grpc.min_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 1000)]
+    )
     reached, lane = Hub(channel), Lane("events", spool)
     await reached.hello(lambda: datetime.now(UTC))
     forwards = Forwarder(lane, reached, rate)
@@ -271,3 +275,31 @@ async def test_batches_travel_compressed(topics: Topics, spool: Spool, wire: Wir
         await empty(spool)
     assert sum(len(one) for one in topics.written if isinstance(one, bytes)) > 100_000
     assert wire.up < 10_000
+
+
+@pytest.mark.slow
+async def test_an_hour_without_the_line_costs_some_tries_a_line_of_log_and_nothing_that_was_kept(
+    topics: Topics, spool: Spool, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour in a minute: an event a second, back-offs a sixtieth as long."""
+    monkeypatch.setattr(hub, "LONGEST_S", 1.0)
+    monkeypatch.setattr(hub, "_FIRST_S", 0.5 / 60)
+    async with forwarding(spool, wire) as (lane, _, reached):
+        await lane.keep(events(0, 1))
+        await empty(spool)
+        tries, tasks = wire.connections, len(asyncio.all_tasks())
+        with capture_logs() as logs:
+            wire.cut()
+            for number in range(1, 3601):
+                await lane.keep(events(number, 1))
+                await asyncio.sleep(1 / 60)  # the pace of events
+            assert reached.why
+            assert spool.waiting == 3600
+            assert len(asyncio.all_tasks()) <= tasks + 1
+            wire.mend()
+            mended = time.monotonic()
+            await empty(spool)
+        assert time.monotonic() - mended < 30
+        assert wire.connections - tries < 200
+    assert Counter(one["event"] for one in logs) == {"hub_away": 1, "hub_answers": 1}
+    assert topics.written == bodies(3601)

@@ -16,6 +16,7 @@ import pytest
 from penstock.contracts.errors import Invalid, NotFound, PenstockError, Unavailable
 from penstock.contracts.events import ModelVersion, ModelVersionPromoted
 from penstock.packages.admission import Admission, from_artifacts
+from penstock.packages.keys import Keys
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 from penstock.serving.protocol.tensors import Tensor
@@ -135,6 +136,10 @@ async def test_nothing_unproven_serves_and_the_reason_is_visible(site: Site) -> 
         strange = registry.version(bias=1.0)  # its graph is another than its probe rows were answered by
         serving.promoted(strange)
         await until_async(lambda: "probe row 1 gives decision true, the package" in refused(serving))
+        stranger = Keys(site.folder / "stranger")
+        stranger.ensure(roles=["registry", "audit", "trainer", "feature_store"])
+        serving.promoted(registry.version(keys=stranger))
+        await until_async(lambda: "is not in the trust store" in refused(serving))
         serving.promoted(registry.made[0].model_copy(update={"generation": 9}))
         await until_async(lambda: "was signed as generation 1, not 9" in refused(serving))
         assert generation(serving) == 1

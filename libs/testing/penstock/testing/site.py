@@ -13,14 +13,25 @@ from penstock.testing.broker import free_ports
 
 _MODULE: Final = [sys.executable, "-m", "penstock_edge_gateway.site"]
 _STOPS_WITHIN_S: Final = 30.0
+_IMPATIENT: Final = """\
+from penstock_edge_gateway.site import hub
+hub.LONGEST_S = {}
+from penstock_edge_gateway.site.__main__ import main
+main([])
+"""
 
 
 class SiteUnderTest:
     """Ended at the end of the block."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        """`settings`: further ones, `PENSTOCK_SITE__…` without that."""
+    def __init__(self, folder: Path, *, patience_s: float | None = None, **settings: str) -> None:
+        """`patience_s`: longest pause before it tries the hub again, where a test does not wait for the
+        usual minute. `settings`: further ones, `PENSTOCK_SITE__…` without that.
+        """
         self.folder = folder
+        self._command = (
+            _MODULE if patience_s is None else [sys.executable, "-c", _IMPATIENT.format(patience_s)]
+        )
         self.log = folder.with_name(f"{folder.name}.log")
         port, http_port = free_ports(2)
         self.endpoint, self.http = f"127.0.0.1:{port}", f"127.0.0.1:{http_port}"
@@ -45,7 +56,7 @@ class SiteUnderTest:
         """Starts it; it answers a moment later."""
         assert self._process is None
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(_MODULE, env=self._environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
 
     def stop(self) -> None:
         """Ends it as an operator does."""

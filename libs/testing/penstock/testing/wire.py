@@ -17,6 +17,7 @@ import threading
 from typing import Final, Literal, Self
 
 _CHUNK: Final = 1 << 14
+_SEGMENT: Final = 1448  # bytes of TCP in an Ethernet frame
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
 
 State = Literal["whole", "cut", "hanging"]
@@ -34,8 +35,8 @@ class Wire:
         self._thread = threading.Thread(target=self._loop.run_forever, name="wire", daemon=True)
         self.rate: float | None = None
         """Bytes a second towards the client of each connection; None: as fast as it goes."""
-        self.connections = self.up = self.down = 0
-        """Connections so far, bytes from their clients and bytes to them."""
+        self.connections = self.up = self.down = self.segments = 0
+        """Connections so far, bytes from their clients and to them, TCP segments that would carry them."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -46,7 +47,7 @@ class Wire:
 
     def __exit__(self, *_: object) -> None:
         self._turn("cut")
-        self._loop.call_soon_threadsafe(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -79,6 +80,13 @@ class Wire:
 
         asyncio.run_coroutine_threadsafe(turn(), self._loop).result()
 
+    async def _end(self) -> None:
+        self._server.close()
+        if passing := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in passing:
+                task.cancel()
+            await asyncio.wait(passing)
+
     def _reset(self) -> None:
         for writer in self._writers:
             _abort(writer)
@@ -109,6 +117,7 @@ class Wire:
             while data := await source.read(_CHUNK):
                 if self._state == "hanging":
                     continue
+                self.segments += -(-len(data) // _SEGMENT)
                 if not to_client:
                     self.up += len(data)
                 elif not await self._comes_through(len(data)):

@@ -107,7 +107,7 @@ class Hub:
                 return answer
 
     def _answers(self) -> None:
-        if self.why:
+        if self._away or self.heard is None:  # one line a cut
             log.info("hub_answers")
         self.why, self._away = "", False
         self.heard = datetime.now(UTC)

@@ -19,10 +19,10 @@ from penstock.contracts.site_door import SITES_NAME
 
 FILE: Final = "identity.json"
 _OPTIONS: Final = (
-    # While a call waits, a line that is dead without a word is noticed after 80 s; else TCP would hold on
+    # While a call waits, a line that is dead without a word is noticed after 75 s; else TCP would hold on
     # to it for a quarter of an hour. A ping's answer is waited for by the second of these, not by
     # keepalive_timeout_ms; at 5 s a busy slow line was taken for dead.
-    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_time_ms", 55_000),
     ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_reconnect_backoff_ms", 60_000),  # as long as `Hub` waits; by default two minutes
