@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import orjson
 import pytest
+from pydantic import ValidationError
 
 from penstock.contracts.errors import NotFound
 from penstock.contracts.validation import Rejected
@@ -282,6 +283,28 @@ async def test_a_key_for_pseudonyms_is_taken_of_an_applied_pipeline_alone(site: 
         await until_async(lambda: site.hub.pseudonym_keys)
     assert site.hub.pseudonym_keys == {"loans": fingerprint(key)}
     assert [one.name for one in (site.folder / "pseudonyms").iterdir()] == ["loans.key"]
+
+
+async def test_a_file_that_a_newer_release_alone_reads_is_told_once_and_the_one_before_holds(
+    site: Site,
+) -> None:
+    keys = site.hub.registry.keys
+    later = packages.applied(keys, spec=lending.spec(model={"type": "of_the_next_release"}), number=3)
+    async with site.running() as (_, pipelines):
+        site.hub.offer(pipelines=[packages.applied(keys, number=2).model_dump_json().encode()])
+        await until_async(lambda: pipelines.numbers == {NAME: 2})
+        site.hub.offer(pipelines=[later.model_dump_json().encode()])
+        await until_async(lambda: pipelines.numbers == {NAME: 3})
+        assert pipelines.get(NAME) == lending.pipeline()
+        with pytest.raises(ValidationError):
+            pipelines.apply(later)
+        pipelines.apply(packages.applied(keys, number=4))
+        assert pipelines.numbers == {NAME: 4}
+        pipelines.delete(packages.deleted(keys, number=4))
+        with pytest.raises(ValidationError):
+            pipelines.apply(packages.applied(keys, spec=later.spec, number=5))
+        pipelines.delete(packages.deleted(keys, number=5))
+        assert pipelines.numbers == {}
 
 
 async def test_an_erasure_is_carried_out_and_confirmed(site: Site) -> None:

@@ -26,13 +26,14 @@ class Pipelines:
         self._keys = Keys(keys)
         self._applied: dict[str, Pipeline] = {}
         self._numbers: dict[str, int] = {}  # of deleted ones, too: no older file comes back
+        self._beyond: dict[str, int] = {}  # of files that only a newer release reads
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Newest number by pipeline that is here: who tells the hub of a deleted one is told again at
-        once that it was.
+        """Newest number by pipeline that need not be told again: who tells the hub of a deleted one is told
+        again at once that it was.
         """
-        return {name: self._numbers[name] for name in list(self._applied)}
+        return {name: self._numbers[name] for name in list(self._applied)} | self._beyond
 
     def get(self, name: str) -> Pipeline:
         """Raises NotFound."""
@@ -46,14 +47,20 @@ class Pipelines:
         for path in sorted(self._folder.glob("*.json")):
             try:
                 event = PipelineApplied.model_validate_json(path.read_bytes())
-                self._follow(event, self._verified(event))
+                verify_fact(event, self._keys.trust())
+                self._follow(event, event.declared())
             except (PenstockError, ValueError) as error:
                 log.warning("pipeline_not_read", pipeline=path.stem, reason=str(error))
 
     def apply(self, event: PipelineApplied) -> None:
-        """Takes a newer number in. Raises Tampered for what the registry did not sign, Invalid."""
+        """Takes a newer number in. Raises Tampered for what the registry did not sign; Invalid and
+        ValidationError for what this release does not read: the file before it holds until an upgrade.
+        """
         if event.number > self._numbers.get(event.pipeline, 0):
-            declared = self._verified(event)
+            verify_fact(event, self._keys.trust())
+            self._beyond[event.pipeline] = event.number
+            declared = event.declared()
+            del self._beyond[event.pipeline]
             write_private(self._folder / f"{event.pipeline}.json", event.model_dump_json().encode())
             self._follow(event, declared)
 
@@ -63,11 +70,8 @@ class Pipelines:
         if event.number >= self._numbers.get(event.pipeline, 0):
             (self._folder / f"{event.pipeline}.json").unlink(missing_ok=True)
             self._applied.pop(event.pipeline, None)
+            self._beyond.pop(event.pipeline, None)
             self._numbers[event.pipeline] = event.number
-
-    def _verified(self, event: PipelineApplied) -> Pipeline:
-        verify_fact(event, self._keys.trust())
-        return event.declared()
 
     def _follow(self, event: PipelineApplied, declared: Pipeline) -> None:
         self._applied[event.pipeline] = declared
