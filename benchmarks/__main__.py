@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.data_plane import of_ingest
 from benchmarks.figure import Figure
 from benchmarks.sites import of_answers, of_offline, of_sites, of_wire
-from benchmarks.tuning import of_picks, of_searches, of_studies, of_trials
+from benchmarks.tuning import of_picks, of_searches, of_studies, of_trials, of_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -77,6 +77,8 @@ def main() -> int:
     trials = script("trials")
     say("studies: first report, verdict, memory")
     waited = script("studies") | script("studies", "--ray")
+    say("two workers, and until their first epoch")
+    workers = script("workers") | script("workers", "--ray")
     say("searches on real trials, and what studies pick: some hours, or what .cache/bench has of them")
     kept = ROOT / ".cache" / "bench"
     kept.mkdir(parents=True, exist_ok=True)
@@ -103,6 +105,7 @@ def main() -> int:
         *of_deep(deep),
         *of_trials(trials),
         *of_studies(waited),
+        *of_workers(workers),
         *of_searches(searches),
         *of_picks(picks),
     ]

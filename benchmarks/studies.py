@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -61,10 +61,15 @@ class Memory:
             watch.join()
 
 
-def publish(client: Penstock) -> None:
-    """Applies the example's file, with a pruner that looks early, and publishes its events."""
+def with_looks(text: str) -> str:
+    """The file with a pruner that looks early."""
+    return text + LOOKS
+
+
+def publish(client: Penstock, changed: Callable[[str], str] = with_looks) -> None:
+    """Applies the example's file as changed, and publishes its events."""
     text = (quality.EXAMPLES / NAME / "pipeline.yaml").read_text()
-    client.pipelines.apply(text + LOOKS, by="benchmark")
+    client.pipelines.apply(changed(text), by="benchmark")
     applications, outcomes = quality.module(NAME).loans()
     journey = Journey(client)
     for source, table in (("applications", applications), ("outcomes", outcomes)):

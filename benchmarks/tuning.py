@@ -1,4 +1,4 @@
-"""Figures of the tuner, of what its benchmarks found."""
+"""Figures of the tuner and of training by several workers, of what their benchmarks found."""
 
 from __future__ import annotations
 
@@ -41,6 +41,33 @@ def of_studies(found: dict[str, Any]) -> Iterator[Figure]:
         value = found[key] / (1e9 if unit == "GB" else 1)
         measured = f"{value:.3g} {unit}"
         yield Figure(what, f"{must} {unit}", f"{aim} {unit}", measured, value <= must, value <= aim)
+
+
+def of_workers(found: dict[str, Any]) -> Iterator[Figure]:
+    small, wide = found["small"], found["wide"]
+    ratio, faster = small["epoch_s"] / small["by_hand_s"], wide["one_s"] / wide["two_s"]
+    yield Figure(
+        "two workers against a loop by hand of two gloo processes, an epoch of a small network",
+        "1.10 ×",
+        "1.025 ×",
+        f"{small['epoch_s']:.2f} s, {small['by_hand_s']:.2f} s: {ratio:.2f} ×",
+        ratio <= 1.10,
+        ratio <= 1.025,
+    )
+    yield Figure(
+        "two workers against one, a thread each, an epoch of a wide network",
+        "1.4 × faster",
+        "1.7 ×",
+        f"{wide['two_s']:.2f} s, {wide['one_s']:.2f} s: {faster:.2f} ×; `auto` takes {wide['because']}",
+        faster >= 1.4,
+        faster >= 1.7,
+    )
+    for what, key, must, aim in (
+        ("from a run's request to the first epoch of two workers", "first_s", 20, 12),
+        ("the same, workers on a local Ray", "first_on_ray_s", 30, 20),
+    ):
+        value = found[key]
+        yield Figure(what, f"{must} s", f"{aim} s", f"{value:.1f} s", value <= must, value <= aim)
 
 
 def of_searches(found: list[dict[str, Any]]) -> Iterator[Figure]:

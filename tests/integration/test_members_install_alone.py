@@ -55,7 +55,8 @@ COMMANDS = {"penstock-client": {"penstock": "Publish events, get audited models.
 
 OF_AN_EXTRA = {
     "penstock-client[init]": ["penstock.client.guess.evidence", "penstock.client.prospect"],
-    "penstock-tuner[ray]": ["penstock_tuner.pool.ray"],
+    "penstock-tuner[ray]": ["penstock_tuner.pool.ray", "penstock.runtime.ray_cluster"],
+    "penstock-trainer[ray]": ["penstock_trainer.workers.ray"],
 }
 
 IMPORT_ALL = """

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from penstock.contracts.errors import Unavailable
 from penstock.contracts.pipeline import (
     EarlyStopping,
     FtTransformer,
@@ -206,6 +207,13 @@ def test_early_stopping_is_decided_once(tmp_path: Path) -> None:
     several, one = together(fitting(plan=plan), 2, tmp_path), alone(fitting(plan=plan))
     assert len(one[1]) < 30
     alike(several, one)
+
+
+def test_rows_that_find_no_room_are_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "fitting.new").symlink_to("/dev/full")
+    with pytest.raises(Unavailable, match="the disk is full"):
+        fitting().write(tmp_path / "fitting.pt")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_worker_without_others_says_so(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from pydantic import TypeAdapter
 
 from penstock.contracts import pipeline
-from penstock.contracts.errors import Conflict, Invalid
+from penstock.contracts.errors import Conflict, Invalid, Unavailable
 from penstock.contracts.pipeline import EarlyStopping, Trainer
 from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.family import Epoch
@@ -150,6 +150,17 @@ def test_a_checkpoint_that_was_cut_off_leaves_the_one_before(tmp_path: Path) -> 
     with pytest.raises(Killed):
         trained(checkpoint=checkpoint, kill_after=2)
     checkpoint.with_suffix(".new").write_bytes(b"half")
+    resumed, _ = trained(checkpoint=checkpoint)
+    assert weights_digest(resumed) == weights_digest(trained()[0])
+
+
+def test_a_full_disk_is_a_sentence_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(Killed):
+        trained(checkpoint=checkpoint, kill_after=2)
+    checkpoint.with_suffix(".new").symlink_to("/dev/full")
+    with pytest.raises(Unavailable, match="the disk is full"):
+        trained(checkpoint=checkpoint)
     resumed, _ = trained(checkpoint=checkpoint)
     assert weights_digest(resumed) == weights_digest(trained()[0])
 

@@ -36,7 +36,7 @@ async def run(settings: Settings) -> None:
             on_progress=runs.progressed,
             on_result=runs.completed,
             on_failure=runs.failed,
-            parallel=settings.parallel,
+            parallel=settings.at_once,
         )
         for kind, module in ((TRACKING_JOB, "tracking"), (STUDY_TRACKING_JOB, "tracking_studies")):
             service.jobs(

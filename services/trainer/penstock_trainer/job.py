@@ -59,7 +59,7 @@ def run(job: JobContext) -> dict[str, Any]:
     likely = planned(applied, LIKELY_ROWS).pipeline
     threading.Thread(target=_import_family, args=(likely,), daemon=True).start()
     work = settings.runs_dir / job.id
-    with spread(likely, work / "workers", job.progress) as loop:
+    with spread(likely, work / "workers", settings, job.progress) as loop:
         training_set = asyncio.run(_training_set(job, settings, requested))
         plan = planned(applied, training_set.rows.get("train", 0))
         told = {"chosen": dict(plan.chosen), "chosen_because": plan.because}

@@ -7,14 +7,14 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from penstock.runtime.settings import ServiceSettings, service_config
+from penstock.runtime.settings import RaySettings, service_config
 
 
-class Settings(ServiceSettings):
+class Settings(RaySettings):
     model_config = service_config("trainer")
 
     parallel: int = Field(default=1, ge=1)
-    """Runs at a time."""
+    """Runs at a time; one on a Ray that each starts on this machine."""
     training_set_timeout: float = Field(default=600.0, gt=0)
     """Seconds for the feature store to put a training set together, its wait for the newest events
     included.
@@ -43,6 +43,11 @@ class Settings(ServiceSettings):
     @property
     def tracking_password(self) -> str | None:
         return self.with_password(self.tracking, "tracking").password if self.tracking else None
+
+    @property
+    def at_once(self) -> int:
+        """Runs at a time."""
+        return self.jobs_at_once(self.parallel)
 
     @property
     def tensorboard_dir(self) -> Path:

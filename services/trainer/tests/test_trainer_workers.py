@@ -7,19 +7,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from workers_suite import HANGS, MODULE, WorkersSuite, fitting_of, gone, lend, parts, pid_of
+from workers_suite import EPOCHS, HANGS, MODULE, WorkersSuite, fitting_of, gone, lend, parts, pid_of
 
 from penstock.contracts.events import TrainingRunRequested
 from penstock.modelkit.build import build
+from penstock.modelkit.fitting import Fitting
 from penstock.runtime.child import JobContext
 from penstock.testing import lending
+from penstock.testing.wait import until
 from penstock_trainer.job import run
 from penstock_trainer.settings import Settings
 from penstock_trainer.workers.pays import Choice, Probe, weighed
+from penstock_trainer.workers.port import Ended, Order
 from penstock_trainer.workers.processes import Processes
 from penstock_trainer.workers.spread import Spread
 
@@ -81,10 +85,38 @@ def test_a_run_has_the_workers_of_its_file(loans: Any, monkeypatch: pytest.Monke
     assert not [*(Settings().runs_dir / "01RUN" / "workers").glob("*.pt")]
 
 
+def test_rows_and_checkpoint_travel_to_machines_without_them(tmp_path: Path, odd: Path) -> None:
+    """Actors of two nodes, which meet at a port; here in one process."""
+    pytest.importorskip("ray")
+    from penstock_trainer.workers.ray import Carried, Machine
+
+    file = fitting_of(lend(), parts(tmp_path), tmp_path / "fitting.pt")
+    files = {file.name: file.read_bytes()}
+    away = Order(tmp_path / "elsewhere" / file.name, tmp_path / "elsewhere" / "checkpoint.pt", 2)
+    environment = {"PYTHONPATH": str(odd), "ODD": str(odd)}
+    machines = [Machine(partial(Processes, "odd_worker", environment)) for _ in range(2)]
+    meet = machines[0].address() | {"host": "127.0.0.1", "secret": "s3cret"}
+    for rank, machine in enumerate(machines):
+        machine.begin(away, rank, meet, files)
+    told: list[Any] = []
+    until(lambda: [told.extend(one.wait()) for one in machines] and told.count(Ended()) == 2, what="they end")
+    for machine in machines:
+        machine.close()
+
+    carried = [each for each in told if isinstance(each, Carried)]
+    assert [each.epoch.number for each in carried] == list(range(1, EPOCHS + 1))
+    (tmp_path / "carried.pt").write_bytes(carried[-1].checkpoint)
+    history = Fitting.read(file).train(checkpoint=tmp_path / "carried.pt")
+    assert history == tuple(each.epoch for each in carried), "nothing was left to train"
+    assert not away.checkpoint.exists()
+
+
 DRIVER = """
 import sys
+from functools import partial
 from pathlib import Path
 from penstock_trainer.workers.port import Order
+from penstock_trainer.workers.port import Ended, Order
 from penstock_trainer.workers.processes import Processes
 
 workers = Processes("odd_worker")
@@ -110,7 +142,7 @@ def test_no_process_outlives_a_driver_that_was_killed(tmp_path: Path, odd: Path)
 def test_few_rows_are_not_worth_several_workers(tmp_path: Path) -> None:
     """They are not even started: there are none here."""
     said: list[object] = []
-    spread = Spread(None, "auto", 2, tmp_path / "work", said.append)  # type: ignore[arg-type]
+    spread = Spread(None, "auto", tmp_path / "work", said.append)  # type: ignore[arg-type]
     files = parts(tmp_path)
     assert build(lend(), *files, loop=spread).weights == build(lend(), *files).weights
     (told,) = said
@@ -126,13 +158,13 @@ def test_few_rows_are_not_worth_several_workers(tmp_path: Path) -> None:
     ],
 )
 def test_several_workers_must_pay(together: float, workers: int, said: str) -> None:
-    found = weighed(Probe(workers=2, steps=50, alone=0.010, left=10_000), together)
+    found = weighed(Probe(workers=2, alone=0.010, left=10_000), together)
     assert found.workers == workers
     assert said in found.because
 
 
 def test_what_was_chosen_before_a_crash_stays(tmp_path: Path) -> None:
-    spread = Spread(None, "auto", 2, tmp_path, lambda _: None)  # type: ignore[arg-type]
+    spread = Spread(None, "auto", tmp_path, lambda _: None)  # type: ignore[arg-type]
     files = parts(tmp_path)
     build(lend(), *files, loop=spread)
     (tmp_path / "choice.json").write_text('{"workers": 2, "because": "as measured"}')

@@ -129,14 +129,14 @@ class WorkersSuite:
 
     def test_workers_train_what_one_does(self, workers: Workers, tmp_path: Path, odd: Path) -> None:
         files, told, said = parts(tmp_path), [], []
-        spread = Spread(workers, 2, 2, tmp_path / "work", said.append)
+        spread = Spread(workers, 2, tmp_path / "work", said.append)
         several = build(lend(), *files, loop=spread, on_epoch=lambda epoch: told.append(epoch.number))
         one = build(lend(), *files)
 
         assert told == list(range(1, EPOCHS + 1))
         assert said == [{"workers": 2, "because": ""}]
         assert several.metrics == pytest.approx(one.metrics, abs=1e-4)
-        again = build(lend(), *files, loop=Spread(workers, 2, 2, tmp_path / "again", said.append))
+        again = build(lend(), *files, loop=Spread(workers, 2, tmp_path / "again", said.append))
         assert again.weights == several.weights
 
     def test_a_worker_that_dies_is_named_and_the_checkpoint_gone_on_from(
@@ -157,19 +157,19 @@ class WorkersSuite:
         files = parts(tmp_path)
 
         def trained(name: str) -> Built:
-            spread = Spread(workers, 2, 2, tmp_path / name, lambda _: None)
+            spread = Spread(workers, 2, tmp_path / name, lambda _: None)
             return build(lend(DIES_LATE), *files, loop=spread)
 
         assert trained("one").weights == trained("other").weights
         assert (odd / "died").exists()
 
     def test_what_the_training_says_is_told(self, workers: Workers, tmp_path: Path, odd: Path) -> None:
-        spread = Spread(workers, 2, 2, tmp_path / "work", lambda _: None)
+        spread = Spread(workers, 2, tmp_path / "work", lambda _: None)
         with pytest.raises(Invalid, match="the loss is no number any more"):
             build(lend(trainer=DIVERGES), *parts(tmp_path), loop=spread)
 
     def test_deaths_without_progress_end_it(self, workers: Workers, tmp_path: Path, odd: Path) -> None:
-        spread = Spread(workers, 2, 2, tmp_path / "work", lambda _: None)
+        spread = Spread(workers, 2, tmp_path / "work", lambda _: None)
         with pytest.raises(
             PenstockError, match=rf"died {DEATHS} times, the last time worker 1 .*: now I die"
         ):

@@ -13,7 +13,7 @@ import pytest
 from trial_pool_suite import HANGS, MODULE, TrialPoolSuite, ended, gone, lend, started, workbench
 
 from penstock.contracts.errors import Kind
-from penstock_tuner.pool.leftovers import MARK, marked
+from penstock.runtime.marked import MARK, marked
 from penstock_tuner.trials.workbench import Workbench
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -46,14 +46,14 @@ class TestRay(TrialPoolSuite):
     def test_the_raylets_death_ends_its_trials_and_no_others(
         self, opened: Any, work: Workbench, tmp_path: Path
     ) -> None:
-        from penstock_tuner.pool.ray import _folder
+        from penstock.runtime.ray_cluster import folder_of
 
         pool = opened(work)
         pool.start(0, lend(HANGS))
         pid = started(work, HANGS)
         raylets = [
             process
-            for process in marked(_folder(tmp_path / "home"))
+            for process in marked(folder_of(tmp_path / "home"))
             if Path(f"/proc/{process}/comm").read_text().strip() == "raylet"
         ]
 
@@ -66,7 +66,7 @@ class TestRay(TrialPoolSuite):
         pool.start(1, lend(1))
         assert ended(pool, 1)[1].measured is not None
         pool.close()
-        assert [*marked(_folder(tmp_path / "home"))] == []
+        assert [*marked(folder_of(tmp_path / "home"))] == []
 
 
 def test_a_machine_ends_no_trials_of_another_beside_it(

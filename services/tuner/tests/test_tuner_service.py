@@ -281,7 +281,7 @@ def test_whatever_is_killed_only_running_trials_are_repeated(loans: Any, start: 
 @pytest.mark.slow  # Ray takes ten seconds to start, and is started three times
 def test_a_study_on_ray_goes_on_after_its_head_and_then_its_driver_are_killed(loans: Any, start: Any) -> None:
     pytest.importorskip("ray", reason="the tuner's extra `ray` is not installed")
-    from penstock_tuner.pool.leftovers import marked
+    from penstock.runtime.marked import marked
     from penstock_tuner.pool.ray import _folder, _name
 
     loans.spec |= {"model": {"type": "boosted_trees"}, "trainer": {"epochs": 600}}

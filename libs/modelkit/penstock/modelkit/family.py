@@ -6,13 +6,16 @@ A family is its keys in `penstock.contracts.pipeline.model` and a module in
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from penstock.contracts.errors import Unavailable
 from penstock.contracts.pipeline import EarlyStopping, FamilySpec, ModelSpec, Pipeline
 from penstock.modelkit.features import Features, Inputs, Value
 from penstock.modelkit.graph import Array, Graph
@@ -171,11 +174,29 @@ def kept(history: Sequence[Epoch], stopping: EarlyStopping | None) -> tuple[int,
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replaces the file by the new content, or not at all; on disk before it returns."""
+    """Replaces the file by the new content, or not at all; on disk before it returns. Raises Unavailable
+    on a full disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".new")
-    with beside.open("wb") as file:
+    with room_for(beside), beside.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Raises Unavailable where the disk is full, and leaves no part of the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        path.unlink(missing_ok=True)
+        raise Unavailable(
+            "the disk is full",
+            where=str(path),
+            remedy="Free some room: the run goes on from its last epoch by itself",
+        ) from error

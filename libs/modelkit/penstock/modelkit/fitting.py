@@ -12,7 +12,7 @@ from torch import Tensor
 
 from penstock.contracts.pipeline import Trainer
 from penstock.modelkit.data_parallel import ProcessGroup
-from penstock.modelkit.family import Epoch
+from penstock.modelkit.family import Epoch, room_for
 from penstock.modelkit.network import Trainable
 from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.training import train
@@ -34,8 +34,11 @@ class Fitting:
     random: Tensor
 
     def write(self, path: Path) -> None:
-        """Raises OSError where there is no room."""
-        torch.save(self.__dict__, path)
+        """Writes the file, or none. Raises Unavailable on a full disk."""
+        beside = path.with_suffix(".new")
+        with room_for(beside), beside.open("wb") as file:
+            torch.save(self.__dict__, file)
+        beside.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> Fitting:

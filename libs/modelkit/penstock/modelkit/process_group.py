@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import FileStore, Store
+from torch._C._distributed_c10d import FileStore, PrefixStore, Store, TCPStore
 
 DEADLINE = timedelta(seconds=120)  # for the slowest worker to come to where the others are
 
@@ -36,6 +36,14 @@ class TorchGroup:
 def by_file(path: Path, size: int) -> Store:
     """Has `size` workers find one another by a new file, which they alone may read."""
     return FileStore(str(path), size)
+
+
+def by_address(host: str, port: int, secret: str, size: int, *, leads: bool) -> Store:
+    """Has `size` workers find one another by a port that the leader opens on `host`, under a name that
+    only who knows the `secret` finds. Blocks until it is there. Raises PeerLost.
+    """
+    with _hearing():
+        return PrefixStore(secret, TCPStore(host, port, size, is_master=leads, timeout=DEADLINE))
 
 
 @contextmanager

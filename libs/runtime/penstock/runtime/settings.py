@@ -186,3 +186,24 @@ def check_names(environment: Mapping[str, str], prefix: str, known: list[str]) -
                 else f"Known: {', '.join(prefix + k.upper() for k in known)}"
             )
             raise Invalid("no setting has this name", where=variable, remedy=meant)
+
+
+LOCAL_RAY = "local"
+
+
+class RaySettings(ServiceSettings):
+    """Settings of a service whose jobs may run on Ray."""
+
+    ray: str | None = None
+    """Work is spread over the Ray cluster of this address, by default that of RAY_ADDRESS; `local`: over
+    one that each job starts on this machine. Without an address: over processes of the service's own.
+    """
+
+    @property
+    def cluster(self) -> str | None:
+        """Address of the Ray cluster, or LOCAL_RAY; None without Ray."""
+        return self.ray or os.environ.get("RAY_ADDRESS") or None
+
+    def jobs_at_once(self, parallel: int) -> int:
+        """`parallel`; one where each job starts Ray on this machine, as it ends the Ray of others."""
+        return 1 if self.cluster == LOCAL_RAY else parallel

@@ -16,7 +16,7 @@ from typing import Any
 
 from penstock.modelkit.fitting import Fitting
 from penstock.modelkit.probe import step_seconds
-from penstock.modelkit.process_group import PeerLost, by_file, joined
+from penstock.modelkit.process_group import PeerLost, Store, by_address, by_file, joined
 from penstock.runtime.child import error_said
 from penstock.runtime.forking import forked
 
@@ -46,7 +46,7 @@ def main() -> None:
 def work(request: Mapping[str, Any], say: Callable[..., None]) -> None:
     """Does one worker's part of an order."""
     fitting, rank, size = Fitting.read(Path(request["fitting"])), request["rank"], request["size"]
-    with joined(by_file(Path(request["store"]), size), rank, size) as group:
+    with joined(_meeting(request["meet"], rank, size), rank, size) as group:
         if request["steps"]:
             took = step_seconds(fitting, request["steps"], group)
             if rank == 0:
@@ -57,6 +57,13 @@ def work(request: Mapping[str, Any], say: Callable[..., None]) -> None:
                 checkpoint=Path(request["checkpoint"]),
                 on_epoch=lambda epoch: say(epoch=asdict(epoch)),
             )
+
+
+def _meeting(place: Mapping[str, Any], rank: int, size: int) -> Store:
+    """The place where workers find one another: a file, or a port of worker 0."""
+    if "file" in place:
+        return by_file(Path(place["file"]), size)
+    return by_address(**place, size=size, leads=rank == 0)
 
 
 if __name__ == "__main__":

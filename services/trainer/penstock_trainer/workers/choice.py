@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.settings import LOCAL_RAY
+from penstock_trainer.settings import Settings
 
 if TYPE_CHECKING:
     from penstock.modelkit.training import Loop
+    from penstock_trainer.workers.port import Workers
     from penstock_trainer.workers.spread import Tell
 
 
 @contextmanager
-def spread(pipeline: Pipeline, folder: Path, tell: Tell) -> Iterator[Loop | None]:
+def spread(pipeline: Pipeline, folder: Path, settings: Settings, tell: Tell) -> Iterator[Loop | None]:
     """The loop of several workers, begun to load; None where the pipeline's family, or its
     `training.workers`, has one alone. Enter it in the main thread.
     """
@@ -24,8 +26,18 @@ def spread(pipeline: Pipeline, folder: Path, tell: Tell) -> Iterator[Loop | None
     if wanted == 1 or not pipeline.model.workers:
         yield None
         return
-    from penstock_trainer.workers.processes import Processes
     from penstock_trainer.workers.spread import Spread
 
-    with closing(Processes()) as workers:
-        yield Spread(workers, wanted, len(os.sched_getaffinity(0)), folder, tell)
+    with closing(_opened(settings)) as workers:
+        yield Spread(workers, wanted, folder, tell)
+
+
+def _opened(settings: Settings) -> Workers:
+    if settings.cluster is None:
+        from penstock_trainer.workers.processes import Processes
+
+        return Processes()
+    from penstock_trainer.workers.ray import RayWorkers
+
+    address = None if settings.cluster == LOCAL_RAY else settings.cluster
+    return RayWorkers(settings.data_dir, address)

@@ -21,23 +21,28 @@ class Choice(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """`steps` to measure with `workers`; `alone`: seconds of a step of one; `left`: steps to come."""
+    """What is to be measured with `workers`; `alone`: seconds of a step of one; `left`: steps to come."""
 
     workers: int
-    steps: int
     alone: float
     left: int
 
+    @property
+    def steps(self) -> int:
+        """Steps of several workers that are measured."""
+        return max(3, min(50, round(PROBE_S / self.alone)))
 
-def probe_of(fitting: Fitting, alone: float, most: int) -> Probe | Choice:
-    """What is still to be measured; nothing where one worker is done before several have begun."""
-    plan = fitting.plan
-    left = math.ceil(len(fitting.training.labels) / plan.batch_size) * plan.epochs
-    if most < 2:
-        return Choice(1, "one worker: there is one core")
-    if left * alone < 2 * BEGIN_S:
-        return Choice(1, f"one worker: it needs at most {left * alone:.1f} s, and several 5 s to begin")
-    return Probe(most, max(3, min(50, round(PROBE_S / alone))), alone, left)
+
+def steps_of(fitting: Fitting) -> int:
+    """Steps of a whole training."""
+    return math.ceil(len(fitting.training.labels) / fitting.plan.batch_size) * fitting.plan.epochs
+
+
+def done_before(alone: float, left: int) -> Choice | None:
+    """One worker, where it is done before several have begun."""
+    if left * alone >= 2 * BEGIN_S:
+        return None
+    return Choice(1, f"one worker: it needs at most {left * alone:.1f} s, and several {BEGIN_S:g} s to begin")
 
 
 def weighed(probe: Probe, together: float) -> Choice:

@@ -31,19 +31,27 @@ class Measured:
 
 @dataclass(frozen=True)
 class Ended:
-    """End of all workers. `failure`: the training's own; `lost`: the worker that died, in words. Without
-    either they are done.
+    """End of all workers. `failure`: the training's own; `lost`: the worker that died, in words, or
+    which was left `alone`. Without either they are done.
     """
 
     failure: Failure | None = None
     lost: str = ""
+    alone: bool = False
 
 
 class Workers(Protocol):
     """Runs workers. When one dies all of them end: the next order goes on from the checkpoint."""
 
-    def start(self, order: Order) -> None:
-        """Starts them; those of an order before have ended. Raises Unavailable where there is no room."""
+    @property
+    def most(self) -> int:
+        """Workers that there may be room for: processors. May block for seconds. Raises Unavailable."""
+
+    def start(self, order: Order) -> int:
+        """Starts them, those of an order before having ended, and returns their number: after a death it
+        may be smaller than asked for. May block for as long as room is waited for. Raises Unavailable
+        where there is none.
+        """
 
     def wait(self, timeout_s: float) -> list[Epoch | Measured | Ended]:
         """Tells what happened since the last call, in order; blocks until something does, `timeout_s` at

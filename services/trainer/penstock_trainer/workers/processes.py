@@ -7,10 +7,12 @@ it: `kill -9` of the caller ends all.
 
 from __future__ import annotations
 
+import os
 import selectors
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
 from penstock.modelkit.family import Epoch
 from penstock.runtime.jobs import Failure
@@ -22,7 +24,7 @@ from penstock_trainer.workers.port import Ended, Measured, Order
 LOOK_S = 0.2
 CAUSE_S = 1.0  # for the end of the worker that left others alone to be told
 GONE_S = 5.0  # for killed processes to be gone
-LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
 MODULE = "penstock_trainer.workers.child"
 
 
@@ -48,23 +50,36 @@ class Worker(ForkedProcess):
 class Processes:
     """Make it in the caller's main thread, and call it from there."""
 
-    def __init__(self, module: str = MODULE, environment: Mapping[str, str] | None = None) -> None:
-        """Begins to load torch, and does not wait. `module` runs as each worker."""
-        self._server = ForkServer(module, {**LOOPBACK, **(environment or {})})
+    def __init__(
+        self, module: str = MODULE, environment: Mapping[str, str] | None = None, *, loopback: bool = True
+    ) -> None:
+        """Begins to load torch, and does not wait. `module` runs as each worker. `loopback`: none of them
+        is on another machine.
+        """
+        self.most = len(os.sched_getaffinity(0))
+        usual = {"OMP_NUM_THREADS": "1", **(LOOPBACK if loopback else {})}
+        self._server = ForkServer(module, {**usual, **(environment or {})})
         self._server.warm(())
         self._workers: list[Worker] = []
         self._pipes = selectors.DefaultSelector()
         self._orders = 0
 
-    def start(self, order: Order) -> None:
+    def start(self, order: Order) -> int:
         self._orders += 1
-        store = order.fitting.with_name(f"store-{self._orders}")
-        store.unlink(missing_ok=True)  # of an attempt that was killed here
-        for rank in range(order.size):
+        meeting = order.fitting.with_name(f"meeting-{self._orders}")
+        meeting.unlink(missing_ok=True)  # of an attempt that was killed here
+        self.begin(order, range(order.size), {"file": str(meeting)})
+        return order.size
+
+    def begin(self, order: Order, ranks: Iterable[int], meet: Mapping[str, Any]) -> None:
+        """Starts some of an order's workers, which `meet` the others there: at a `file`, or the `port` of
+        worker 0's `host`, with a `secret`.
+        """
+        for rank in ranks:
             request = {
                 "fitting": str(order.fitting),
                 "checkpoint": str(order.checkpoint),
-                "store": str(store),
+                "meet": dict(meet),
                 "rank": rank,
                 "size": order.size,
                 "steps": order.steps,
@@ -92,9 +107,8 @@ class Processes:
             self._sleep(min(left, LOOK_S))
 
     def close(self) -> None:
-        self._end()
+        self.stop()
         self._server.close()
-        self._bury()
         self._pipes.close()
 
     def _broken(self) -> Ended:
@@ -106,14 +120,15 @@ class Processes:
             self._sleep(LOOK_S)
             for worker in self._workers:
                 [*_heard(worker)]
-        self._end()
-        lost = died or [worker.lost for worker in self._workers if worker.lost]
+        left = [worker.lost for worker in self._workers if worker.lost]
         failures = [worker.failure for worker in self._workers if worker.failure]
-        self._bury()
-        return Ended(failure=failures[0]) if failures else Ended(lost=lost[0])
+        self.stop()
+        if failures:
+            return Ended(failure=failures[0])
+        return Ended(lost=died[0]) if died else Ended(lost=left[0], alone=True)
 
-    def _end(self) -> None:
-        """Kills all and waits until they are gone."""
+    def stop(self) -> None:
+        """Kills those that run; they are gone when it returns."""
         for worker in self._workers:
             worker.kill()
         until = time.monotonic() + GONE_S
@@ -121,6 +136,7 @@ class Processes:
             self._sleep(LOOK_S)
             for worker in self._workers:
                 worker.follow()
+        self._bury()
 
     def _sleep(self, seconds: float) -> None:
         """Until one of the pipes has something, `seconds` at most."""

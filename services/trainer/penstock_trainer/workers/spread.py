@@ -19,7 +19,7 @@ from penstock.modelkit.fitting import Fitting
 from penstock.modelkit.network import Trainable
 from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.probe import step_seconds
-from penstock_trainer.workers.pays import STEPS, Choice, probe_of, weighed
+from penstock_trainer.workers.pays import STEPS, Choice, Probe, done_before, steps_of, weighed
 from penstock_trainer.workers.port import Ended, Measured, Order, Workers
 
 log = structlog.get_logger(__name__)
@@ -33,13 +33,11 @@ Tell = Callable[[Mapping[str, Any]], None]
 class Spread:
     """A `penstock.modelkit.training.Loop`. Its result is that of `train`, to rounding."""
 
-    def __init__(
-        self, workers: Workers, wanted: int | Literal["auto"], most: int, folder: Path, tell: Tell
-    ) -> None:
-        """`most`: workers that `auto` may take. `folder`: for files of its own, which hold people's data.
-        `tell`: where the choice goes, and each death.
+    def __init__(self, workers: Workers, wanted: int | Literal["auto"], folder: Path, tell: Tell) -> None:
+        """`folder`: for files of its own, which hold people's data. `tell`: where the choice goes, and
+        what becomes of it.
         """
-        self._workers, self._wanted, self._most = workers, wanted, most
+        self._workers, self._wanted = workers, wanted
         self._folder, self._tell = folder, tell
 
     def __call__(
@@ -82,11 +80,14 @@ class Spread:
 
     def _measured(self, fitting: Fitting, file: Path) -> Choice:
         alone = step_seconds(fitting, STEPS)
-        probe = probe_of(fitting, alone, self._most)
-        if isinstance(probe, Choice):
-            return probe
+        left = steps_of(fitting)
+        if done := done_before(alone, left):
+            return done
+        probe = Probe(self._workers.most, alone, left)
+        if probe.workers < 2:
+            return Choice(1, "one worker: there is one processor")
         fitting.write(file)
-        for told in self._until_ended(Order(file, file, self._most, steps=probe.steps)):
+        for told in self._until_ended(Order(file, file, probe.workers, steps=probe.steps)):
             if isinstance(told, Measured):
                 return weighed(probe, told.step_s)
         return Choice(1, "one worker: several could not be measured")
@@ -116,7 +117,11 @@ class Spread:
                 )
 
     def _until_ended(self, order: Order) -> Iterator[Epoch | Measured | Ended]:
-        self._workers.start(order)
+        started = self._workers.start(order)
+        if started < order.size:
+            why = f"{order.size} were asked for, and there was room for {started}"
+            log.warning("fewer_workers", workers=started, wanted=order.size)
+            self._tell({"workers": started, "because": why})
         while True:
             for told in self._workers.wait(LOOK_S):
                 yield told

@@ -19,7 +19,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.jobs import Failure
 from penstock.runtime.jobs.fork_server import ForkServer
 from penstock.runtime.jobs.policy import how_it_died
-from penstock_tuner.pool.leftovers import MARK, sweep
+from penstock.runtime.marked import MARK, sweep
 from penstock_tuner.pool.port import Ended, Reported
 from penstock_tuner.pool.process import TrialProcess
 from penstock_tuner.trials.measured import Measured

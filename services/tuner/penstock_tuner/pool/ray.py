@@ -6,14 +6,11 @@ the business of `ProcessPool` on its machine.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +18,12 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from penstock.contracts.errors import Conflict, Kind, Unavailable
+from penstock.contracts.errors import Conflict, Kind
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.child import error_said
 from penstock.runtime.jobs import Failure
-from penstock_tuner.pool.leftovers import MARK, marked, sweep
+from penstock.runtime.marked import MARK, own_folder
+from penstock.runtime.ray_cluster import RayCluster
 from penstock_tuner.pool.port import Ended, Reported
 from penstock_tuner.pool.processes import ProcessPool
 from penstock_tuner.trials.workbench import Workbench
@@ -33,10 +31,7 @@ from penstock_tuner.trials.workbench import Workbench
 LOOK_S = 0.2
 PLACED_S = 300.0  # for a machine with a free processor to be found
 CLOSE_S = 10.0
-OBJECTS = 80_000_000  # bytes of the object store, whose least size that is
-LONGEST_FOLDER = 40  # characters: Ray puts sockets some 60 below it, and the kernel takes 107
 OWN = "penstock-trials-"  # of folders of actors, each with its pid
-TOKEN = secrets.token_hex(32)  # Ray reads it once in a process
 DIED = Failure(Kind.UNAVAILABLE, "the Ray node that it ran on died", "")
 
 
@@ -48,7 +43,7 @@ class Machine:
         bench = Workbench.model_validate_json(work)
         self._own: Path | None = None
         if not bench.train.exists():
-            self._own = _own_folder()
+            self._own = own_folder(OWN)
             bench = Workbench(folder=self._own)
             bench.unpack(files)
         # On a cluster other actors, of the same folder, may be on this machine: none sweeps for itself.
@@ -71,15 +66,6 @@ class Machine:
             shutil.rmtree(self._own, ignore_errors=True)
 
 
-def _own_folder() -> Path:
-    """A new folder for this process; those of processes that were killed go, as they hold people's data."""
-    for left in Path(tempfile.gettempdir()).glob(f"{OWN}*-*"):
-        pid = left.name.removeprefix(OWN).partition("-")[0]
-        if pid.isdigit() and not _lives(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{OWN}{os.getpid()}-"))
-
-
 @dataclass
 class _Running:
     """A trial on its way: its actor, and the actor's answer that is awaited."""
@@ -99,11 +85,10 @@ class RayPool:
         with its files below `home`. `bounds`: those of `ProcessPool`. Blocks for some seconds. Raises
         Unavailable.
         """
-        self._work, self._at_once, self._address, self._bounds = work, at_once, address, bounds
-        self._home = home
+        self._work, self._at_once, self._bounds = work, at_once, bounds
+        self._cluster = RayCluster(home, address, processors=at_once)
         self._running: dict[int, _Running] = {}
         self._idle: list[Any] = []
-        self._raylet: int | None = None
         self._files: Any = None  # the workbench's, in Ray's object store
         self._connect()
 
@@ -114,7 +99,7 @@ class RayPool:
     def start(self, number: int, pipeline: Pipeline) -> None:
         if number in self._running or self.free < 1:
             raise Conflict(f"trial {number} cannot start: {sorted(self._running)} run, {self._at_once} may")
-        if not ray.is_initialized():
+        if not self._cluster.connected:
             self._connect()
         machine = self._idle.pop() if self._idle else self._placed()
         text = pipeline.model_dump_json(by_alias=True, exclude_unset=True)
@@ -123,7 +108,7 @@ class RayPool:
     def wait(self, timeout_s: float) -> list[Reported | Ended]:
         until = time.monotonic() + timeout_s
         while self._running:
-            if self._raylet is not None and not _lives(self._raylet):
+            if self._cluster.lost:
                 return self._lost()
             answers = [trial.answer for trial in self._running.values()]
             left = max(0.0, until - time.monotonic())
@@ -138,12 +123,20 @@ class RayPool:
             trial.machine.stop.remote(number)
 
     def close(self) -> None:
-        if ray.is_initialized():
+        if self._cluster.connected:
             machines = [*self._idle, *(trial.machine for trial in self._running.values())]
             with suppress(RayError, GetTimeoutError):
                 ray.get([machine.close.remote() for machine in machines], timeout=CLOSE_S)
             self._end_ray()
         self._running.clear()
+
+    def _connect(self) -> None:
+        self._cluster.connect()
+        self._files = None
+
+    def _end_ray(self) -> None:
+        self._idle.clear()
+        self._cluster.end()
 
     # -- trials ------------------------------------------------------------------------------------
 
@@ -192,88 +185,3 @@ class RayPool:
         self._running.clear()
         self._end_ray()
         return lost
-
-    # -- Ray ---------------------------------------------------------------------------------------
-
-    def _connect(self) -> None:
-        try:
-            if self._address is not None:
-                ray.init(address=self._address, log_to_driver=False)
-            else:
-                self._start_ray()
-        except (RayError, OSError, RuntimeError) as error:
-            self._end_ray()
-            raise Unavailable(f"Ray is not there: {error}", where="RAY_ADDRESS") from error
-        self._files = None
-
-    def _start_ray(self) -> None:
-        """Starts Ray here, after what a killed caller has left behind is gone."""
-        folder = _folder(self._home)
-        _clear(folder)
-        folder.mkdir(parents=True, mode=0o700)
-        token = folder / "token"
-        token.touch(mode=0o600)
-        token.write_text(TOKEN)
-        with _environment({MARK: str(folder), "RAY_AUTH_TOKEN_PATH": str(token), **USUAL}):
-            ray.init(
-                address="local",
-                num_cpus=self._at_once,
-                include_dashboard=False,
-                object_store_memory=OBJECTS,
-                log_to_driver=False,
-                _temp_dir=str(folder),
-            )
-        self._raylet = next((pid for pid in marked(folder) if _name(pid) == "raylet"), None)
-        if self._raylet is None:
-            raise ConnectionError("its raylet has just died")
-
-    def _end_ray(self) -> None:
-        self._idle.clear()
-        self._raylet = None
-        ray.shutdown()
-        if self._address is None:
-            _clear(_folder(self._home))
-
-
-USUAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "180"}
-
-
-def _folder(home: Path) -> Path:
-    """Ray's folder below `home`, or, where that is too long for its sockets, among temporary files."""
-    below = home.resolve() / "ray"
-    if len(str(below)) <= LONGEST_FOLDER:
-        return below
-    digest = hashlib.sha256(str(below).encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"penstock-ray-{digest}"
-
-
-def _clear(folder: Path) -> None:
-    sweep(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    """Sets variables that processes inherit which are started meanwhile."""
-    before = {name: os.environ.get(name) for name in more}
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _name(pid: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return ""
-
-
-def _lives(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False

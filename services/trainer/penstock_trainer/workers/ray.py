@@ -1,0 +1,293 @@
+"""`Workers` on Ray, for several machines: an actor a worker, which holds its process where Ray placed it.
+
+Ray's own part is to place the actors together and to carry words. How a worker trains and ends is
+the business of `Processes` on its machine.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from penstock.contracts.errors import Unavailable
+from penstock.modelkit.family import Epoch, write_whole
+from penstock.runtime.child import error_said
+from penstock.runtime.jobs import Failure
+from penstock.runtime.marked import own_folder
+from penstock.runtime.ray_cluster import RayCluster
+from penstock_trainer.workers.port import Ended, Measured, Order
+from penstock_trainer.workers.processes import Processes
+
+LOOK_S = 0.2
+ANSWER_S = 60.0  # for an actor to start, or to say a word
+CLOSE_S = 10.0
+OWN = "penstock-workers-"  # of folders of actors, each with its pid
+
+Told = Epoch | Measured | Ended
+
+
+@dataclass(frozen=True)
+class Carried:
+    """An epoch, and the checkpoint that was written where the caller cannot read it."""
+
+    epoch: Epoch
+    checkpoint: bytes
+
+
+class Machine:
+    """An actor: one worker."""
+
+    def __init__(self, opened: Callable[[], Processes]) -> None:
+        self._processes, self._own = opened(), None
+        self._order: Order | None = None
+
+    def address(self) -> dict[str, Any]:
+        """A port of this machine that is free."""
+        with socket.socket() as found:
+            found.bind(("", 0))
+            return {"host": ray.util.get_node_ip_address(), "port": found.getsockname()[1]}
+
+    def begin(self, order: Order, rank: int, meet: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        """`files`: content of the order's by name; they are written where they are not to be found."""
+        if not order.fitting.exists():
+            self._own = self._own or own_folder(OWN)
+            for name, content in files.items():
+                (self._own / name).write_bytes(content)
+            fitting, checkpoint = self._own / order.fitting.name, self._own / order.checkpoint.name
+            order = replace(order, fitting=fitting, checkpoint=checkpoint)
+        self._order = order
+        self._processes.begin(order, [rank], meet)
+
+    def wait(self) -> list[Told | Carried]:
+        told = self._processes.wait(LOOK_S)
+        return [*map(self._carried, told)] if self._own else told
+
+    def stop(self) -> None:
+        self._processes.stop()
+
+    def close(self) -> None:
+        self._processes.close()
+        if self._own is not None:
+            shutil.rmtree(self._own, ignore_errors=True)
+
+    def _carried(self, told: Told) -> Told | Carried:
+        assert self._order is not None
+        return Carried(told, self._order.checkpoint.read_bytes()) if isinstance(told, Epoch) else told
+
+
+class RayWorkers:
+    """Make it in the caller's main thread, and call it from there; one a process."""
+
+    def __init__(
+        self,
+        home: Path,
+        address: str | None = None,
+        *,
+        placed_s: float = 60.0,
+        opened: Callable[[], Processes] | None = None,
+    ) -> None:
+        """`address`: of a Ray cluster; None: one is started on this machine with the first order, with its
+        files below `home`. `placed_s`: time for which room is waited for. `opened`: makes the processes
+        of an actor.
+        """
+        self._cluster = RayCluster(home, address, processors=max(2, len(os.sched_getaffinity(0))))
+        self._local, self._placed_s = address is None, placed_s
+        self._opened = opened or partial(Processes, loopback=self._local)
+        self._room: Any = None  # the placement group of all actors
+        self._machines: list[Any] = []
+        self._order: Order | None = None
+        self._answers: dict[Any, int] = {}  # by what is awaited: the worker
+        self._heard_at: dict[int, float] = {}
+        self._ends: dict[int, Ended] = {}
+        self._died = False  # whether the order before ended so
+
+    @property
+    def most(self) -> int:
+        self._connect()
+        return int(ray.cluster_resources().get("CPU", 1))
+
+    def start(self, order: Order) -> int:
+        self._connect()
+        if len(self._machines) == order.size and self._begun(order):
+            return order.size
+        self._release()
+        size = self._reserve(order.size)
+        self._machines = [self._machine(rank) for rank in range(size)]
+        if not self._begun(replace(order, size=size)):
+            self._release()
+            raise Unavailable(f"Ray did not start {size} workers", where="RAY_ADDRESS")
+        return size
+
+    def wait(self, timeout_s: float) -> list[Told]:
+        until, found = time.monotonic() + timeout_s, []
+        while self._order is not None:
+            if self._cluster.lost:
+                self._ends[0] = Ended(lost="the Ray node of all workers died")
+                self._machines = []  # before: a call to one of them would start another Ray
+                self._cluster.end()
+            else:
+                found = self._hear()
+            if end := self._end():
+                self._died = bool(end.lost)
+                self._stop()
+                return [*found, end]
+            if found or time.monotonic() >= until:
+                break
+        return found
+
+    def close(self) -> None:
+        if self._cluster.connected:
+            self._release()
+            self._cluster.end()
+        self._died = False
+
+    # -- room --------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        if not self._cluster.connected:
+            self._cluster.connect()
+
+    def _reserve(self, size: int) -> int:
+        """Reserves a processor for each worker; for fewer after a death, where there is no more room.
+        Raises Unavailable.
+        """
+        if self._reserved(size):
+            return size
+        free = int(ray.available_resources().get("CPU", 0))
+        if self._died and 0 < free < size and self._reserved(free):
+            return free
+        every = int(ray.cluster_resources().get("CPU", 0))
+        raise Unavailable(
+            f"Ray had no room for {size} workers within {self._placed_s:g} s: {free} of its {every}"
+            " processors are free",
+            where="training.workers",
+            remedy="Give the cluster nodes, or ask for fewer workers",
+        )
+
+    def _reserved(self, size: int) -> bool:
+        room = placement_group([{"CPU": 1}] * size, strategy="PACK")
+        if room.wait(self._placed_s):
+            self._room = room
+            return True
+        remove_placement_group(room)
+        return False
+
+    def _release(self) -> None:
+        """Ends the actors with all that they started, and gives their room back."""
+        if self._machines:
+            with suppress(RayError):
+                ray.get([machine.close.remote() for machine in self._machines], timeout=CLOSE_S)
+            for machine in self._machines:
+                ray.kill(machine)
+            remove_placement_group(self._room)
+        self._machines, self._room = [], None
+
+    # -- workers -----------------------------------------------------------------------------------
+
+    def _machine(self, rank: int) -> Any:
+        place = PlacementGroupSchedulingStrategy(self._room, placement_group_bundle_index=rank)
+        actor = ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy=place)(Machine)
+        return actor.remote(self._opened)
+
+    def _begun(self, order: Order) -> bool:
+        """Has the actors begin; False where one is dead."""
+        files = {} if self._local else {path.name: path.read_bytes() for path in _files(order)}
+        content = ray.put(files)
+        try:
+            meet = self._meeting(order)
+            begun = [
+                machine.begin.remote(order, rank, meet, content)
+                for rank, machine in enumerate(self._machines)
+            ]
+            ray.get(begun, timeout=ANSWER_S)
+        except RayError:
+            return False
+        self._order, self._ends = order, {}
+        for rank in range(order.size):
+            self._ask(rank)
+        return True
+
+    def _meeting(self, order: Order) -> dict[str, Any]:
+        if self._local:
+            return {"file": str(order.fitting.with_name(f"meeting-{secrets.token_hex(4)}"))}
+        found: dict[str, Any] = ray.get(self._machines[0].address.remote(), timeout=ANSWER_S)
+        return found | {"secret": secrets.token_hex(16)}
+
+    def _stop(self) -> None:
+        """Ends what is left of an order; the actors stay for the next."""
+        self._order = None
+        self._answers.clear()
+        self._heard_at.clear()
+        if self._machines:
+            with suppress(RayError):
+                ray.get([machine.stop.remote() for machine in self._machines], timeout=CLOSE_S)
+
+    # -- words -------------------------------------------------------------------------------------
+
+    def _ask(self, rank: int) -> None:
+        self._answers[self._machines[rank].wait.remote()] = rank
+        self._heard_at[rank] = time.monotonic()
+
+    def _hear(self) -> list[Told]:
+        """Reads what actors have answered, and asks them on; ends are kept."""
+        found: list[Told] = []
+        ready, _ = ray.wait([*self._answers], timeout=LOOK_S)
+        for answer in ready:
+            rank = self._answers.pop(answer)
+            del self._heard_at[rank]
+            try:
+                told = [self._kept(each) for each in ray.get(answer)]
+            except RayTaskError as error:  # our own code's, where a machine lacks it or is full
+                told = [Ended(failure=Failure.of(error_said(error.cause)))]
+            except RayError:
+                told = [Ended(lost=f"the Ray node of worker {rank} died")]
+            ends = [each for each in told if isinstance(each, Ended)]
+            found += [each for each in told if not isinstance(each, Ended)]
+            if ends:
+                self._ends[rank] = ends[0]
+            else:
+                self._ask(rank)
+        return found
+
+    def _end(self) -> Ended | None:
+        """The end of the order; None while it lasts. Whoever was left alone is no cause, unless nobody
+        else says one in time.
+        """
+        assert self._order is not None
+        ends = [*self._ends.values()]
+        now = time.monotonic()
+        for rank, at in self._heard_at.items():
+            if now - at > ANSWER_S:
+                return Ended(lost=f"worker {rank} died: Ray said nothing of it for {ANSWER_S:g} s")
+        causes = [end for end in ends if end.failure] + [end for end in ends if end.lost and not end.alone]
+        if causes:
+            return causes[0]
+        if len(ends) == self._order.size:
+            return next((end for end in ends if end.lost), Ended())
+        return None
+
+    def _kept(self, told: Told | Carried) -> Told:
+        """Writes a checkpoint that was carried here."""
+        if not isinstance(told, Carried):
+            return told
+        assert self._order is not None
+        write_whole(self._order.checkpoint, told.checkpoint)
+        return told.epoch
+
+
+def _files(order: Order) -> list[Path]:
+    return [path for path in (order.fitting, order.checkpoint) if path.exists()]

@@ -1,0 +1,70 @@
+"""The suite of workers on a Ray that is started here."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers_suite import HANGS, MODULE, WorkersSuite, ended, fitting_of, gone, lend, parts, pid_of
+
+from penstock.contracts.errors import Unavailable
+from penstock.runtime.marked import marked
+from penstock_trainer.workers.port import Ended, Order
+from penstock_trainer.workers.processes import Processes
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytest.importorskip("ray", reason="the trainer's extra `ray` is not installed")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "odd_worker.py").write_text(MODULE)
+    return folder
+
+
+@pytest.fixture
+def odd(made: Path) -> Path:
+    for left in [*made.glob("*.pid"), *made.glob("died")]:
+        left.unlink()
+    return made
+
+
+@pytest.fixture(scope="module")
+def workers(made: Path) -> Iterator[Any]:
+    from penstock_trainer.workers.ray import RayWorkers
+
+    environment = {"PYTHONPATH": str(made), "ODD": str(made)}
+    opened = RayWorkers(made / "home", placed_s=5.0, opened=partial(Processes, "odd_worker", environment))
+    yield opened
+    opened.close()
+
+
+class TestRay(WorkersSuite):
+    def test_no_room_is_a_sentence(self, workers: Any, tmp_path: Path, odd: Path) -> None:
+        file = fitting_of(lend(), parts(tmp_path), tmp_path / "fitting.pt")
+        with pytest.raises(Unavailable, match=r"no room for 99 workers within 5 s: \d of its \d+"):
+            workers.start(Order(file, tmp_path / "checkpoint.pt", 99))
+
+    def test_the_raylets_death_is_told_and_another_takes_its_place(
+        self, workers: Any, tmp_path: Path, odd: Path
+    ) -> None:
+        from penstock.runtime.ray_cluster import folder_of
+
+        file = fitting_of(lend(HANGS), parts(tmp_path), tmp_path / "fitting.pt")
+        workers.start(Order(file, tmp_path / "checkpoint.pt", 2))
+        pids = [pid_of(odd, rank) for rank in range(2)]
+        ray = folder_of(odd / "home")
+        (raylet,) = [pid for pid in marked(ray) if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"]
+
+        os.kill(raylet, signal.SIGKILL)
+
+        assert "the Ray node" in ended(workers).lost
+        assert all(gone(pid) for pid in pids)
+        workers.start(Order(file, tmp_path / "checkpoint.pt", 2, steps=3))
+        assert ended(workers) == Ended()
