@@ -14,9 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch._C._distributed_c10d import Store
+
 from penstock.modelkit.fitting import Fitting
 from penstock.modelkit.probe import step_seconds
-from penstock.modelkit.process_group import PeerLost, Store, by_address, by_file, joined
+from penstock.modelkit.process_group import PeerLost, by_address, by_file, joined
 from penstock.runtime.child import error_said
 from penstock.runtime.forking import forked
 

@@ -52,14 +52,16 @@ class Machine:
     """An actor: one worker."""
 
     def __init__(self, opened: Callable[[], Processes]) -> None:
-        self._processes, self._own = opened(), None
+        self._processes = opened()
+        self._own: Path | None = None
         self._order: Order | None = None
 
     def address(self) -> dict[str, Any]:
         """A port of this machine that is free."""
         with socket.socket() as found:
             found.bind(("", 0))
-            return {"host": ray.util.get_node_ip_address(), "port": found.getsockname()[1]}
+            host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+            return {"host": host, "port": found.getsockname()[1]}
 
     def begin(self, order: Order, rank: int, meet: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """`files`: content of the order's by name; they are written where they are not to be found."""
@@ -73,8 +75,7 @@ class Machine:
         self._processes.begin(order, [rank], meet)
 
     def wait(self) -> list[Told | Carried]:
-        told = self._processes.wait(LOOK_S)
-        return [*map(self._carried, told)] if self._own else told
+        return [self._carried(told) for told in self._processes.wait(LOOK_S)]
 
     def stop(self) -> None:
         self._processes.stop()
@@ -85,8 +86,9 @@ class Machine:
             shutil.rmtree(self._own, ignore_errors=True)
 
     def _carried(self, told: Told) -> Told | Carried:
-        assert self._order is not None
-        return Carried(told, self._order.checkpoint.read_bytes()) if isinstance(told, Epoch) else told
+        if self._own is None or self._order is None or not isinstance(told, Epoch):
+            return told
+        return Carried(told, self._order.checkpoint.read_bytes())
 
 
 class RayWorkers:
@@ -118,7 +120,7 @@ class RayWorkers:
     @property
     def most(self) -> int:
         self._connect()
-        return int(ray.cluster_resources().get("CPU", 1))
+        return _processors()[1]
 
     def start(self, order: Order) -> int:
         self._connect()
@@ -167,10 +169,9 @@ class RayWorkers:
         """
         if self._reserved(size):
             return size
-        free = int(ray.available_resources().get("CPU", 0))
+        free, every = _processors()
         if self._died and 0 < free < size and self._reserved(free):
             return free
-        every = int(ray.cluster_resources().get("CPU", 0))
         raise Unavailable(
             f"Ray had no room for {size} workers within {self._placed_s:g} s: {free} of its {every}"
             " processors are free",
@@ -287,6 +288,12 @@ class RayWorkers:
         assert self._order is not None
         write_whole(self._order.checkpoint, told.checkpoint)
         return told.epoch
+
+
+def _processors() -> tuple[int, int]:
+    """Those of the cluster that are free, and all."""
+    free, every = ray.available_resources(), ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(free.get("CPU", 0)), int(every.get("CPU", 0))
 
 
 def _files(order: Order) -> list[Path]:
