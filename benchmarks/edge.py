@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import subprocess
@@ -151,6 +152,7 @@ async def serve(folder: Path) -> None:
         site_pb2_grpc.add_SiteServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
+        gc.freeze()  # as a site does
         print(port, flush=True)
         await server.wait_for_termination()
 

@@ -224,6 +224,8 @@ def test_a_collector_that_is_away_harms_nothing(tmp_path: Path) -> None:
         ("/inference.GRPCInferenceService/ModelInfer", f"00-{'a' * 32}-{'b' * 16}-01", 1.0),
         ("/inference.GRPCInferenceService/ModelInfer", f"00-{'a' * 32}-{'b' * 16}-00", 0.0),
         ("/inference.GRPCInferenceService/ModelInfer", None, 0.01),
+        ("/penstock.edge_gateway.v1.SiteService/Publish", None, 0.01),
+        ("/penstock.edge_gateway.v1.SiteService/GetStatus", None, 1.0),
     ],
 )
 def test_one_inference_in_a_hundred_has_a_span_and_each_of_a_caller_that_traces(

@@ -38,6 +38,9 @@ class Topics(hub_pb2_grpc.HubServiceServicer):
         self.after_write: Callable[[], None] = lambda: None
         self.raises: Exception | None = None
         self.clock: datetime | None = None  # the site's, as it told last
+        self.waits = asyncio.Event()  # until it is set, the first batch waits
+        self.waits.set()
+        self.early = 0  # batches of which nothing was taken: the one before had not come
 
     async def Hello(self, request: hub_pb2.HelloRequest, context: Any) -> hub_pb2.HelloResponse:
         self.incarnation += 1
@@ -54,6 +57,8 @@ class Topics(hub_pb2_grpc.HubServiceServicer):
             raise self.raises
         if request.incarnation < self.incarnation:
             raise Refused("another start of this site forwards")
+        if request.first == 1:
+            await self.waits.wait()
         known = self.positions.get(request.lane)
         reached = known.sequence if known and known.epoch == request.epoch else 0
         if request.first <= reached + 1:
@@ -66,6 +71,8 @@ class Topics(hub_pb2_grpc.HubServiceServicer):
                 reached = at
                 self.positions[request.lane] = hub_pb2.Position(epoch=request.epoch, sequence=reached)
                 self.after_write()
+        else:
+            self.early += 1
         return hub_pb2.ForwardResponse(reached=reached)
 
 
@@ -141,6 +148,20 @@ async def test_what_is_kept_arrives_in_order_and_leaves_the_disk(
         await lane.keep(events(50, 5))  # while it waits for some
         await empty(spool)
     assert topics.written == bodies(55)
+
+
+async def test_the_next_batch_is_under_way_while_one_is_and_comes_again_where_it_came_too_early(
+    topics: Topics, spool: Spool, wire: Wire
+) -> None:
+    topics.waits.clear()
+    spool.append(events(0, 100))
+    async with forwarding(spool, wire) as (lane, _, _):
+        await until_async(lambda: topics.early, what="a batch comes before the one that it follows")
+        spool.erase("loans", "p45")
+        topics.waits.set()
+        await empty(spool)
+        assert lane.refused is None
+    assert topics.written == [*bodies(45), 1, *bodies(100)[46:]]
 
 
 async def test_a_wire_that_breaks_again_and_again_loses_and_doubles_nothing(

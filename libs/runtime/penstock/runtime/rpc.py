@@ -35,9 +35,9 @@ _CALLS = histogram(metrics.CALLS)
 DEFAULT_DEADLINE_S = 60.0  # for unary calls whose client sets none
 MAX_MESSAGE_BYTES = 64 << 20
 _UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/penstock.status.", "/penstock.door.")
-# Inferences are answered by the thousand: a span for those of a caller that traces, and for one of so
-# many others. A span takes as long as a small model.
-_MANY, _ONE_OF = "/inference.", 100
+# Calls that come by the thousand: a span for those of a caller that traces, and for one of so many
+# others. A span takes as long as a small model, or as keeping an event.
+_MANY, _ONE_OF = ("/inference.", "/penstock.edge_gateway.v1.SiteService/Publish"), 100
 # Statuses that make a server's span an error, by OpenTelemetry's semantic conventions for gRPC.
 _OUR_FAULT = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -140,6 +140,10 @@ class ErrorTable(grpc.aio.ServerInterceptor):
     told without detail.
     """
 
+    def __init__(self) -> None:
+        # By method, the servicer's handler and the one that answers in its place.
+        self._answering: dict[str, tuple[Handler, Handler]] = {}
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
@@ -149,15 +153,22 @@ class ErrorTable(grpc.aio.ServerInterceptor):
         if handler is None or (handler.request_streaming and handler.response_streaming):
             return handler
         method: str = handler_call_details.method
-        coding = handler.request_deserializer, handler.response_serializer
-        if handler.response_streaming:
-            streams = cast("Callable[..., AsyncIterator[Any]]", handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(_streaming(streams, method), *coding)
-        if handler.request_streaming:
-            takes = cast("Callable[..., Awaitable[Any]]", handler.stream_unary)
-            return grpc.stream_unary_rpc_method_handler(_unary(takes, method), *coding)
-        answers = cast("Callable[..., Awaitable[Any]]", handler.unary_unary)
-        return grpc.unary_unary_rpc_method_handler(_unary(answers, method), *coding)
+        known = self._answering.get(method)
+        if known is None or known[0] is not handler:
+            known = self._answering[method] = handler, _answering(handler, method)
+        return known[1]
+
+
+def _answering(handler: Handler, method: str) -> Handler:
+    coding = handler.request_deserializer, handler.response_serializer
+    if handler.response_streaming:
+        streams = cast("Callable[..., AsyncIterator[Any]]", handler.unary_stream)
+        return grpc.unary_stream_rpc_method_handler(_streaming(streams, method), *coding)
+    if handler.request_streaming:
+        takes = cast("Callable[..., Awaitable[Any]]", handler.stream_unary)
+        return grpc.stream_unary_rpc_method_handler(_unary(takes, method), *coding)
+    answers = cast("Callable[..., Awaitable[Any]]", handler.unary_unary)
+    return grpc.unary_unary_rpc_method_handler(_unary(answers, method), *coding)
 
 
 class Methods(grpc.GenericRpcHandler):

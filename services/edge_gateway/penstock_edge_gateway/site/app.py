@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import sys
 from collections.abc import Awaitable, Callable, Iterable
@@ -89,6 +90,7 @@ async def run(settings: Settings) -> None:
 
             await asyncio.to_thread(pipelines.restore)
             await serving.restore()
+            gc.freeze()  # what is loaded by now stays
             process.background("serving", serving.run)
             process.background("records", recorder.expire)
             process.background(

@@ -1,9 +1,12 @@
-"""A lane to the hub: batch after batch, in order, each until the hub has it."""
+"""A lane to the hub: batch after batch, in order, each until the hub has it. While one is under way the
+next are read, packed and sent behind it, and what the hub confirmed before is deleted.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import AsyncExitStack
 from typing import Final
 
 import structlog
@@ -18,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 RECORDS: Final = 1000  # of 4,000, a lane was measured to drain a third as fast
 BYTES: Final = 900_000  # in a batch; the door holds 1 MiB of a connection
+AT_ONCE: Final = 3  # batches under way
 GATHER_S: Final = 0.5  # a batch costs the site a sync and the hub a transaction, however small it is
 ANSWER_S: Final = 120.0  # for a batch that hardly compresses, on a line of 64 kbit/s; a cut is noticed before
 _REASONS: Final[dict[Reason, hub_pb2.Gap.Reason.ValueType]] = {
@@ -31,28 +35,58 @@ class Forwarder:
     def __init__(self, lane: Lane, hub: Hub, rate: float = math.inf) -> None:
         """`rate`: bytes a second at most, before they are compressed."""
         self._lane, self._hub, self._rate = lane, hub, rate
+        self._turn = asyncio.Lock()  # to read and send: batches go in their order
+        self._sending: set[asyncio.Task[PenstockError | int]] = set()
+        self._settling = asyncio.Lock()
 
     async def run(self) -> None:
         """Forwards for as long as the site is the one whom the hub knows, once it was greeted."""
         spool, position = self._lane.spool, self._hub.positions.get(self._lane.name)
         known = position.sequence if position and position.epoch == spool.epoch else 0
         await asyncio.to_thread(spool.resume, known)
+        self._lane.again()
+        works = [asyncio.create_task(self._work()) for _ in range(AT_ONCE)]
+        try:
+            await next(asyncio.as_completed(works))
+        finally:
+            for work in works:
+                work.cancel()
+            await asyncio.gather(*works, return_exceptions=True)
+        log.error("forwarding_stopped", lane=self._lane.name, reason=self._lane.refused)
+
+    async def _work(self) -> None:
+        """Forwards one batch after the other, beside others that do, until the site is superseded."""
         while not isinstance(refusal := await self._forward(), Refused):
             if refusal:
                 await asyncio.sleep(LONGEST_S)
-        log.error("forwarding_stopped", lane=self._lane.name, reason=self._lane.refused)
+                self._lane.again()
 
     async def _forward(self) -> PenstockError | None:
         """Forwards one batch. Returns why the hub refused it."""
-        async with self._lane.oldest(RECORDS, BYTES, gather_s=GATHER_S) as batch:
-            request = self._request(batch)
-            refusal = await self._send(request)
-        await asyncio.sleep(request.ByteSize() / self._rate)
-        return refusal
+        async with AsyncExitStack() as under_way:
+            async with self._turn:
+                oldest = self._lane.oldest(RECORDS, BYTES, gather_s=GATHER_S)
+                batch = await under_way.enter_async_context(oldest)
+                request, alone = self._request(batch), not self._sending
+                sending = asyncio.create_task(self._send(request))
+                under_way.push_async_callback(self._end, sending)
+                self._sending.add(sending)
+                await asyncio.sleep(request.ByteSize() / self._rate)
+            answer = await sending
+            if isinstance(answer, PenstockError):
+                return answer
+            await self._settle(batch, answer, alone=alone)
+            return None
 
-    async def _send(self, request: hub_pb2.ForwardRequest) -> PenstockError | None:
+    async def _end(self, sending: asyncio.Task[PenstockError | int]) -> None:
+        sending.cancel()
+        await asyncio.wait([sending])
+        self._sending.discard(sending)
+
+    async def _send(self, request: hub_pb2.ForwardRequest) -> PenstockError | int:
+        """Returns the sequence that the hub has reached, or why it refused the batch."""
         try:
-            answer = await self._hub.call(
+            answer: hub_pb2.ForwardResponse = await self._hub.call(
                 self._hub.stub.Forward, lambda: request, within=ANSWER_S, waits=self._refused
             )
         except PenstockError as error:
@@ -61,8 +95,20 @@ class Forwarder:
         self._lane.refused = None
         for one in answer.rejected:
             log.warning("not_forwarded", lane=self._lane.name, sequence=one.sequence, reason=one.reason)
-        await asyncio.to_thread(self._lane.spool.resume, answer.reached)
-        return None
+        return answer.reached
+
+    async def _settle(self, batch: Batch, reached: int, *, alone: bool) -> None:
+        """Deletes what the hub has. An answer that says less than another did may have come before that
+        one, unless its batch was sent `alone`: then the hub has lost what it knew.
+        """
+        spool = self._lane.spool
+        async with self._settling:
+            if batch.epoch != spool.epoch:
+                return
+            if alone or reached >= spool.reached:
+                await asyncio.to_thread(spool.resume, reached)
+            if reached < batch.last or batch.epoch != spool.epoch:
+                self._lane.again()
 
     def _refused(self, why: str) -> None:
         if self._lane.refused != why:
@@ -73,7 +119,7 @@ class Forwarder:
         return hub_pb2.ForwardRequest(
             lane=self._lane.name,
             incarnation=self._hub.incarnation,
-            epoch=self._lane.spool.epoch,
+            epoch=batch.epoch,
             first=batch.first,
             records=map(_forwarded, batch.entries),
         )

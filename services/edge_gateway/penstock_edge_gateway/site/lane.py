@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Final
 
@@ -23,7 +23,9 @@ class Lane:
         self._waiting: list[tuple[Sequence[Record], asyncio.Future[None]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
-        self._under_way = asyncio.Lock()
+        self._batches: set[asyncio.Event] = set()  # under way; each is set when it is over
+        self.sent = 0
+        """Sequence up to which records are under way, or were."""
         self.full_since: datetime | None = None
         self.lost = 0
         """Records that it had no room for, since the start. No gap tells of them: they have no sequence."""
@@ -56,19 +58,35 @@ class Lane:
 
     @asynccontextmanager
     async def oldest(self, most: int, most_bytes: int, *, gather_s: float = 0.0) -> AsyncIterator[Batch]:
-        """Waits for records, and `gather_s` for more of them; the oldest are under way for as long as the
-        block lasts.
+        """Waits for records behind those that are under way, and `gather_s` for more of them; the oldest
+        are under way for as long as the block lasts. For one caller at a time until it has them.
         """
         while True:
             self._arrived.clear()
-            if self.spool.waiting < most:
+            if self.spool.reached + self.spool.waiting - self.sent < most:
                 await asyncio.sleep(gather_s)
-            async with self._under_way:
-                batch = await asyncio.to_thread(self.spool.read, most, most_bytes)
+            with self._under_way():
+                batch = await asyncio.to_thread(self.spool.read, most, most_bytes, self.sent)
                 if batch.entries:
+                    self.sent = batch.last
                     yield batch
                     return
             await self._arrived.wait()
+
+    def again(self) -> None:
+        """Has all that the hub has not confirmed read once more."""
+        self.sent = self.spool.reached
+        self._arrived.set()
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        over = asyncio.Event()
+        self._batches.add(over)
+        try:
+            yield
+        finally:
+            self._batches.remove(over)
+            over.set()
 
     async def erase(self, pipeline: str, entity: str) -> None:
         """Erases an entity; returns when no batch that was read before is under way. Raises Unavailable
@@ -79,8 +97,9 @@ class Lane:
         except Full as error:
             raise Unavailable("the disk is full, and nothing can be erased", where=self.name) from error
         try:
-            async with asyncio.timeout(UNDER_WAY_S), self._under_way:
-                pass
+            async with asyncio.timeout(UNDER_WAY_S):
+                for batch in list(self._batches):
+                    await batch.wait()
         except TimeoutError as error:
             raise Unavailable("a batch that was read before is still under way", where=self.name) from error
 

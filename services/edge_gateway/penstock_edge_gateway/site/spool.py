@@ -77,6 +77,8 @@ class Batch:
     """Sequence of the first record."""
     entries: tuple[Record | Gap, ...]
     """Without holes: a gap takes as many sequences as it stands for records, a record one."""
+    epoch: str
+    """Of the sequences."""
 
     @property
     def last(self) -> int:
@@ -196,24 +198,28 @@ class Spool:
 
     # -- out ---------------------------------------------------------------------------------------
 
-    def read(self, most: int, most_bytes: int) -> Batch:
-        """Reads the oldest records: at most so many, of so many bytes unless the first alone has more.
-        All of them are on disk by then: after a power cut their sequences are not used again.
+    def read(self, most: int, most_bytes: int, after: int = 0) -> Batch:
+        """Reads the oldest records behind the sequence `after`: at most so many, of so many bytes unless
+        the first alone has more. All of them are on disk by then: after a power cut their sequences are
+        not used again.
         """
         last = self._to_disk()
         with self._held():
+            after = max(after, self.reached)
             found: list[Record | Gap] = []
-            for pipeline, source, entity, body, required, skipped, reason in self._db.execute(
-                "SELECT pipeline, source, entity, body, required, skipped, reason FROM records"
-                " WHERE sequence <= ? ORDER BY sequence LIMIT ?",
-                (self._base + last, most),
+            for sequence, pipeline, source, entity, body, required, skipped, reason in self._db.execute(
+                "SELECT sequence, pipeline, source, entity, body, required, skipped, reason FROM records"
+                " WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?",
+                (self._base + after, self._base + last, most),
             ):
                 most_bytes -= len(body or b"")
                 if found and most_bytes < 0:
                     break
                 record = Record(pipeline, source, entity, body, bool(required))
+                # A gap may have begun before.
+                skipped = min(skipped, sequence - self._base - after)
                 found.append(Gap(skipped, reason) if skipped else record)
-            return Batch(self.reached + 1, tuple(found))
+            return Batch(after + 1, tuple(found), self.epoch)
 
     def acknowledge(self, reached: int) -> None:
         """Deletes all up to this sequence: the hub has it."""
