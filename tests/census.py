@@ -57,6 +57,8 @@ def pipeline_text(
     return text.replace("pipeline: adult-income", f"pipeline: {name}")
 
 
+AT_SITES = "  fallback: {when: missing}\n  label_below: 0.5\n"  # of `edge`, which is the last section
+
 TUNER = """
 # Three trials, on one split.
 tuner:
@@ -102,7 +104,7 @@ def serve(client: Penstock) -> Served:
     journey = Journey(client)
     events = people()[:ROWS]
     bad, expected = spoiled(events)
-    client.pipelines.apply(pipeline_text(), by="test")
+    client.pipelines.apply(pipeline_text() + AT_SITES, by="test")
     journey.publish(PIPELINE, "people", [*events, *bad])
     version = journey.train(PIPELINE)
     assert version.state == registry.Version.STATE_PROMOTED, version.because

@@ -38,13 +38,22 @@ def joined(
     """A site that has joined over the wire and serves the session's pipeline, its disk in `folder`.
     `patience_s`: as `SiteUnderTest` has it.
     """
+    with enrolled(stack, name, wire, folder, patience_s=patience_s) as site:
+        site.start()
+        serves(site)
+        yield site
+
+
+@contextmanager
+def enrolled(
+    stack: StackUnderTest, name: str, wire: Wire, folder: Path, *, patience_s: float | None = None
+) -> Iterator[SiteUnderTest]:
+    """A site that has joined over the wire and was not started yet, its disk in `folder`."""
     made = run_penstock(stack, "sites", "enroll", name, "--json")
     assert made.returncode == 0, made.stderr
     token = replace(Token.read(json.loads(made.stdout)["token"]), hub=wire.address)
     with SiteUnderTest(folder / name, patience_s=patience_s) as site:
         site.join(str(token))
-        site.start()
-        serves(site)
         yield site
 
 

@@ -11,7 +11,7 @@ import ssl
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -23,10 +23,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from penstock.contracts.error_details import error_of_call
-from penstock.contracts.errors import Conflict, Denied, NotFound, Tampered, Unavailable
+from penstock.contracts.errors import Conflict, Denied, NotFound, Refused, Tampered, Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.site_door import CERTIFICATE_HEADER, JOIN_NAME, SITES_NAME
 from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
+from penstock.inference.v1.fallback_pb2 import SiteAnswer, SiteQuestion
 from penstock.packages.keys import Keys, Trust
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
@@ -34,6 +35,7 @@ from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Store
 from penstock.stack import envoy
+from penstock.testing import lending
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 from penstock_edge_gateway import certificates
@@ -45,6 +47,7 @@ from penstock_edge_gateway.hub.forward.lease import Lease
 from penstock_edge_gateway.hub.hub_servicer import HubServicer
 from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
+from penstock_edge_gateway.hub.questions import Questions
 from penstock_edge_gateway.hub.reports import Reports
 from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites
@@ -82,13 +85,20 @@ class Running:
 
 def hello(identity: SiteIdentity, *metadata: tuple[str, str]) -> int:
     """Number of the site's start, as the hub counts. Raises what it is told."""
+    request = hub_pb2.HelloRequest()
+    return int(called(identity, lambda hub: hub.Hello(request, metadata=metadata, timeout=10)).incarnation)
 
-    async def ask() -> int:
+
+def infer(identity: SiteIdentity, start: int, pipeline: str = "loans") -> str:
+    """Asks the platform as a site does. Raises what it is told."""
+    request = hub_pb2.InferRequest(incarnation=start, question=SiteQuestion(pipeline=pipeline))
+    return str(called(identity, lambda hub: hub.Infer(request, timeout=10)).answer.prediction)
+
+
+def called(identity: SiteIdentity, call: Callable[[Any], Any]) -> Any:
+    async def ask() -> Any:
         async with identity.channel() as channel:
-            asked = hub_pb2_grpc.HubServiceStub(channel).Hello(
-                hub_pb2.HelloRequest(), metadata=metadata, timeout=10
-            )
-            return int((await asked).incarnation)
+            return await call(hub_pb2_grpc.HubServiceStub(channel))
 
     try:
         return asyncio.run(ask())
@@ -132,7 +142,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         news,
         Shelf(Artifacts(f"file://{folder}/artifacts"), folder / "packages", news.version),
         NothingForwarded(store),
-        lambda: datetime.now(UTC),
+        Answered(authority.secret),
     )
     with ExitStack() as stack:
         stack.callback(store.close)
@@ -161,6 +171,21 @@ class NothingForwarded(Forwarder):
 
     def positions(self, site: str) -> dict[str, Position]:
         return {}
+
+
+class Answered(Questions):
+    """The way to the platform, which answers by naming who it was asked for."""
+
+    def __init__(self, secret: str) -> None:
+        files = {
+            "loans": lending.pipeline(edge={"fallback": {"when": "missing"}}),
+            "payroll": lending.pipeline(pipeline="payroll"),
+        }
+        super().__init__(grpc.aio.insecure_channel("127.0.0.1:1"), secret, files.__getitem__)
+
+    async def ask(self, site: str, question: SiteQuestion, within_s: float | None) -> SiteAnswer:
+        self.check_allowed(question.pipeline)
+        return SiteAnswer(prediction=f"of {question.pipeline} for {site}")
 
 
 class Serving:
@@ -235,6 +260,32 @@ def test_a_revoked_site_is_out_at_once(running: Running) -> None:
         running.table.revoke("branch-3", effect)
     with pytest.raises(Denied, match="branch-3: this site was revoked at"):
         hello(identity)
+
+
+def test_who_is_let_in_asks_the_platform_for_what_its_file_allows_and_for_no_other(running: Running) -> None:
+    site, revoked = running.joined("branch-10"), running.joined("branch-11")
+    start, once = hello(site), hello(revoked)
+    assert infer(site, start) == "of loans for branch-10"
+    with pytest.raises(Denied, match="sites answer for payroll themselves"):
+        infer(site, start, "payroll")
+    with running.store.transaction() as effect:
+        running.table.revoke("branch-11", effect)
+    with pytest.raises(Denied, match="branch-11: this site was revoked"):
+        infer(revoked, once)
+    assert hello(site) == start + 1  # elsewhere, with the same key
+    with pytest.raises(Refused, match=f"start {start} of this site was followed"):
+        infer(site, start)
+    key, certificate = site.key.encode(), site.certificate.encode()
+    own = grpc.ssl_channel_credentials(site.authority.encode(), key, certificate)
+    for method in (
+        "/inference.GRPCInferenceService/ModelInfer",
+        "/penstock.inference.v1.FallbackService/Answer",
+        "/penstock.inference.v1.InferenceService/Predict",
+    ):
+        told = refused(running.sites.listen, method, credentials=own, name=SITES_NAME)
+        assert "not through the door for sites" in told
+    answer = "/penstock.inference.v1.FallbackService/Answer"
+    assert "not through the front door" in refused(running.door.listen, answer)
 
 
 def test_a_name_that_goes_to_another_machine_leaves_the_first(running: Running) -> None:

@@ -18,7 +18,7 @@ from penstock.stack.ports import DEFAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = {path.parent.name: path.parent for path in ROOT.glob("services/*/pyproject.toml")}
-NO_ROW = {"status", "hub", "site"}
+NO_ROW = {"status", "hub", "site", "fallback"}
 """Protos of what every service serves, and of what is never behind the front door."""
 
 

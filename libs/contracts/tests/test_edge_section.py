@@ -104,3 +104,45 @@ def test_a_key_by_which_sources_are_joined_has_no_pseudonym() -> None:
 )
 def test_what_cannot_be_meant_is_refused(edge: str, said: str) -> None:
     assert problems(edge)[0].startswith(said)
+
+
+WITHOUT_SEX = TEXT.replace("      sex: {type: category, personal: true, required: true}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("edge", "said"),
+    [
+        (
+            "{may_leave: [note], fallback: {when: missing}}",
+            "edge.fallback: the model reads `income` of `applications.income`, which may not leave a site",
+        ),
+        ("{fallback: {when: missing, within: 31s}}", "edge.fallback.within: write more than 0s, and at most"),
+        ("{fallback: {when: missing, within: 0s}}", "edge.fallback.within: write more than 0s, and at most"),
+        ("{label_below: 1.5}", "edge.label_below: input should be less than or equal to 1"),
+    ],
+)
+def test_a_fallback_that_cannot_be_asked_is_refused(edge: str, said: str) -> None:
+    with pytest.raises(BadPipeline) as bad:
+        read(WITHOUT_SEX + f"edge: {edge}\n")
+    assert bad.value.problems[0].show("f").partition("  ")[2].startswith(said)
+
+
+def test_a_personal_feature_stays_at_the_site_and_so_does_the_question() -> None:
+    text = WITHOUT_SEX + "features: {note: {from: applications.note}}\n"
+    with pytest.raises(BadPipeline, match=r"reads `note` of `applications\.note`"):
+        read(text + "edge: {fallback: {when: missing}}\n")
+    assert read(text + "edge: {may_leave: [note, income], fallback: {when: missing}}\n").edge.fallback
+
+
+def test_a_number_has_no_confidence() -> None:
+    text = WITHOUT_SEX.replace(
+        "targets: {defaulted: {from: applications.defaulted, type: binary}}",
+        "targets: {income: {from: applications.income, type: regression}}",
+    )
+    with pytest.raises(BadPipeline, match=r"edge\.label_below: a number has no decision's edge"):
+        read(text + "edge: {label_below: 0.1}\n")
+
+
+def test_what_a_file_does_not_name_is_in_no_package() -> None:
+    """So that sites of an earlier release read it."""
+    assert read(WITHOUT_SEX + "edge: {may_leave: [income]}\n").edge.model_dump() == {"may_leave": ("income",)}

@@ -24,6 +24,7 @@ from penstock_edge_gateway.hub.hub_servicer import HubServicer
 from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.people_servicer import PeopleServicer
 from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
+from penstock_edge_gateway.hub.questions import Questions
 from penstock_edge_gateway.hub.reports import Reports
 from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites
@@ -53,12 +54,13 @@ async def run(settings: Settings) -> None:
         callers = Callers(store, authority.secret)
         reports = Reports(service.clock)
         shelf = Shelf(service.artifacts, settings.data_dir / "packages", news.version)
+        questions = Questions(service.channel("inference"), authority.secret, news.declared)
 
         people = PeopleServicer(store, sites, news.changed, news.pseudonym)
         service.serve(add_EdgeGatewayServiceServicer_to_server, people)
         service.serve(
             add_HubServiceServicer_to_server,
-            HubServicer(store, sites, callers, reports, news, shelf, forwarder, service.clock),
+            HubServicer(store, sites, callers, reports, news, shelf, forwarder, questions),
         )
         service.stream("forward", forwarder.run)
         service.background("trust", news.follow_trust)

@@ -19,6 +19,7 @@ from penstock.edge_gateway.v1.hub_pb2 import (
     FetchPackageRequest,
     ForwardRequest,
     HelloRequest,
+    InferRequest,
     JoinRequest,
     WatchRequest,
 )
@@ -36,6 +37,7 @@ from penstock_edge_gateway.hub.forward.lease import Lease
 from penstock_edge_gateway.hub.hub_servicer import JOINING, HubServicer
 from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
+from penstock_edge_gateway.hub.questions import Questions
 from penstock_edge_gateway.hub.reports import Reports
 from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites
@@ -55,6 +57,16 @@ class Context:
         return 60.0
 
 
+class NoQuestions(Questions):
+    """The way to a platform that nobody may ask here."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def ask(self, *asked: Any) -> Any:
+        raise AssertionError(asked)
+
+
 class Hub:
     """A hub with one site, which does not forward: Kafka is away."""
 
@@ -71,7 +83,7 @@ class Hub:
         shelf = Shelf(Artifacts(f"file://{folder}/artifacts"), folder / "packages", self.news.version)
         callers, reports = Callers(store, "secret"), Reports(lambda: START)
         self.servicer = HubServicer(
-            store, self.sites, callers, reports, self.news, shelf, forwarder, lambda: START
+            store, self.sites, callers, reports, self.news, shelf, forwarder, NoQuestions()
         )
         with store.transaction() as effect:
             effect.session.add(SiteRow(name="branch-1", state=ENROLLED, since=START, key=KEY))
@@ -106,6 +118,7 @@ async def test_of_two_machines_with_one_key_the_older_start_gets_nothing_any_mor
     for method, request in (
         ("Forward", ForwardRequest(lane="events", incarnation=hub.incarnation, epoch="a", first=1)),
         ("Watch", WatchRequest(incarnation=hub.incarnation)),
+        ("Infer", InferRequest(incarnation=hub.incarnation)),
     ):
         with pytest.raises(Refused, match="start 1 of this site was followed by start 2"):
             await hub.ask(method, request)
@@ -118,8 +131,12 @@ async def test_a_site_that_is_revoked_while_it_waits_is_told_nothing_more(hub: H
     hub.news.changed()
     with pytest.raises(Denied, match="was revoked"):
         await asyncio.wait_for(waiting, 10)
-    with pytest.raises(Denied, match="was revoked"):
-        await hub.ask("FetchPackage", FetchPackageRequest(digest="sha256:" + "a" * 64))
+    for method, request in (
+        ("FetchPackage", FetchPackageRequest(digest="sha256:" + "a" * 64)),
+        ("Infer", InferRequest(incarnation=hub.incarnation)),
+    ):
+        with pytest.raises(Denied, match="was revoked"):
+            await hub.ask(method, request)
 
 
 async def test_who_tries_tokens_takes_no_sites_place_at_the_database(hub: Hub, tmp_path: Path) -> None:

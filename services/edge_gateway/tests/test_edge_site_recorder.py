@@ -87,7 +87,22 @@ def test_a_record_says_what_was_asked_answered_by_whom_and_where(
         "decisions": ["true"],
         "undecoded": None,
         "site": "branch-1",
+        "served_by": "site",
+        "confidence": [0.5],
     }
+
+
+def test_a_record_that_is_near_the_edge_is_marked_for_labelling(lane: Lane, models: dict[str, Model]) -> None:
+    """By the file that was applied last."""
+    files = {"loans": lending.pipeline(edge={"label_below": 0.6})}
+    records = Recorder(
+        "branch-1", lane, pipelines=files.__getitem__, age=timedelta(days=30), clock=lambda: NOW
+    )
+    record(records, models["best_effort"])
+    files["loans"] = lending.pipeline(edge={"label_below": 0.4})
+    record(records, models["best_effort"])
+    kept = [json.loads(one.body) for one in lane.spool.read(10, 1 << 20).entries if not isinstance(one, Gap)]
+    assert [one["for_labelling"] for one in kept] == [True, False]
 
 
 def test_features_that_may_not_leave_are_missing_in_the_record(lane: Lane, models: dict[str, Model]) -> None:

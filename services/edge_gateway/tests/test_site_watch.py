@@ -34,6 +34,7 @@ from penstock.testing.wire import Wire
 from penstock_edge_gateway.pseudonyms import fingerprint
 from penstock_edge_gateway.site import fetching
 from penstock_edge_gateway.site import reporting as reported
+from penstock_edge_gateway.site.fallback import Fallback
 from penstock_edge_gateway.site.fetching import ARCHIVE, PackageFetch
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.pipelines import Pipelines
@@ -122,7 +123,8 @@ class Site:
             pipelines.restore()
             await serving.restore()
             self.rejects = Rejects(clock)
-            reporting = Reporting("branch-1", hub, serving, self.trust, (), self.rejects, clock)
+            fallback = Fallback(hub, pipelines, serving.missing)
+            reporting = Reporting("branch-1", hub, serving, fallback, self.trust, (), self.rejects, clock)
 
             async def erase(pipeline: str, entity: str) -> None:
                 self.erased.append((pipeline, entity))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from penstock.contracts.services import PLATFORM
-from penstock.inference.v1 import inference_pb2_grpc
+from penstock.inference.v1 import fallback_pb2_grpc, inference_pb2_grpc
 from penstock.packages.admission import Admission, from_artifacts
 from penstock.packages.keys import Keys
 from penstock.runtime import rpc
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.readiness import Readiness
 from penstock_inference import handlers, readings
+from penstock_inference.asking import Asking
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.door.services import DoorServices, add_to_server
 from penstock_inference.prepare import prepare
@@ -27,6 +28,7 @@ from penstock_inference.serving.rollout import Rollout
 from penstock_inference.serving.serving import Serving
 from penstock_inference.serving.triton import Triton
 from penstock_inference.settings import Settings
+from penstock_inference.site_servicer import SiteQuestions
 from penstock_inference.store import Tables
 
 
@@ -51,15 +53,17 @@ async def run(settings: Settings) -> None:
 
         promotions = handlers.Promotions(serving, keys)
         await service.restores(deployments.applied, promotions, before_calls=not deployments.remembered)
+        asking = Asking(rpc.connect(settings.platform.endpoint), origins)
         servicer = Servicer(
             deployments,
             recorder,
             keeper,
-            door=rpc.connect(settings.platform.endpoint),
-            feature_store=service.channel("feature_store"),
-            origins=origins,
+            asking,
+            service.channel("feature_store"),
         )
         service.serve(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer)
+        sites = SiteQuestions(deployments, asking, settings.site_listener.handed)
+        service.serve(fallback_pb2_grpc.add_FallbackServiceServicer_to_server, sites)
         channels = {
             name: rpc.connect(settings.address) if name == "inference" else service.channel(name)
             for name in PLATFORM

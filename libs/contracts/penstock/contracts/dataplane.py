@@ -35,6 +35,11 @@ RejectReason = Literal[
     "too_long",
 ]
 
+Degraded = Literal["no_version", "refused_version", "older_version"]
+"""Reasons why an answer at a site is not what it should be: the promoted version is not whole there yet,
+or was refused there, and the platform answered; or an older version did.
+"""
+
 # Bounds of what ingest accepts: what lies within, every later part of the platform holds and
 # computes with. A pipeline file narrows them by `range`, `values`, `max_length`, `at_most_ahead`.
 
@@ -148,7 +153,13 @@ class Prediction(TypedDict):
     # Sentences on inputs that are missing, unknown, or outside of what training saw; by `Predict` alone.
     warnings: NotRequired[list[str]]
     undecoded: str | None  # Reason why inputs or outputs are missing
-    site: NotRequired[str]  # Name of the site that answered; none: the platform's door
+    site: NotRequired[str]  # Name of the site that was asked; none: the platform's door was
+    # Who answered at a site's: the site itself, or the platform, whose door wrote the record then.
+    served_by: NotRequired[Literal["site", "cloud"]]
+    # Each row's distance to the nearest decision's edge, from 0 to 1; of a site's classes alone.
+    confidence: NotRequired[list[float]]
+    degraded: NotRequired[Degraded]  # Reason why a site's answer is not the promoted version's at the site
+    for_labelling: NotRequired[bool]  # A row's confidence lies below the pipeline's `edge.label_below`
 
 
 class SitePosition(TypedDict):

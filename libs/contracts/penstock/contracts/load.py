@@ -40,7 +40,10 @@ _WINDOWS = "this release has no windows yet; publish the aggregate as a field of
 _NOT_SERVED: dict[Path, str] = {
     ("tuner", "executor"): "this release runs trials in processes of its own; leave `executor` out",
     ("edge", "variants"): "sites of this release serve the model as it is; leave `variants` out",
-    ("edge", "fallback"): "sites of this release answer by themselves alone; leave `fallback` out",
+    ("edge", "fallback", "confidence_below"): (
+        "a site serves the very model that the platform serves: the same answer would come back; leave"
+        " `confidence_below` out, `edge: {label_below: …}` marks what a person should look at"
+    ),
     ("monitor",): "this release has no monitor yet; leave `monitor` out",
     ("features", "*", "window"): _WINDOWS,
     ("features", "*", "windows"): _WINDOWS,

@@ -17,9 +17,12 @@ JOIN_NAME: Final = "join.penstock.internal"
 AUTHORITY_PATH: Final = "/authority"
 """Path, under the name for joining, of the authority's certificate (PEM)."""
 HUB_SERVICE: Final = "penstock.edge_gateway.v1.HubService"
+FALLBACK_SERVICE: Final = "penstock.inference.v1.FallbackService"
 JOIN_METHOD: Final = f"/{HUB_SERVICE}/Join"
 DOOR_HEADER: Final = "x-penstock-site-door"
-"""Header that shows the hub that a call came through the door: a secret of the two."""
+"""Header that shows the hub that a call came through the door, and inference that one is the hub's: a
+secret of the two services.
+"""
 CERTIFICATE_HEADER: Final = "x-forwarded-client-cert"
 """Header in which Envoy says which certificate the client proved to have."""
 

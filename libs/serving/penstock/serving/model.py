@@ -8,6 +8,7 @@ from functools import cached_property
 
 from penstock.contracts.events import ModelVersionPromoted
 from penstock.packages.format import Package
+from penstock.serving.confidence import Edges
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,12 @@ class Model:
         inputs = self.package.signature.inputs
         booleans = frozenset(name for name in inputs.strings if self.types[name] == "boolean")
         return Layout(self.digest, self.generation, inputs.numbers, inputs.strings, booleans)
+
+    @cached_property
+    def edges(self) -> Edges | None:
+        """Where its decision changes; None for a regression, which decides nothing."""
+        classes, decided = self.package.signature.classes, self.package.pipeline.decision
+        if not classes:
+            return None
+        threshold = self.package.metrics.get("threshold", 0.5) if len(classes) == 2 else None
+        return Edges(threshold, decided.abstain)

@@ -9,10 +9,14 @@ import orjson
 
 from penstock.contracts.dataplane import Prediction, Value
 from penstock.contracts.topics import MESSAGE_BYTES
+from penstock.serving.confidence import Edges
 from penstock.serving.model import Layout
 from penstock.serving.protocol.tensors import InferMessage, Scalar, Undecodable
 
 PREDICTION_HEADER: Final = "x-penstock-prediction"  # carries a prediction's id, which the server makes
+SERVED_BY_HEADER: Final = "x-penstock-served-by"  # `site` or `cloud`, of who was asked at a site
+CONFIDENCE_HEADER: Final = "x-penstock-confidence"  # the lowest of its rows
+DEGRADED_HEADER: Final = "x-penstock-degraded"  # `Degraded`; absent where all is as it should be
 _BOOLEANS: Final = ("true", "false")
 
 
@@ -55,6 +59,16 @@ def fill_outputs(prediction: Prediction, response: InferMessage) -> None:
         prediction["undecoded"] = f"response: {error}"
 
 
+def fill_confidence(prediction: Prediction, edges: Edges | None, label_below: float | None) -> None:
+    """Writes how far each row lies from a decision's edge, and whether a person should label it: where
+    one lies nearer than `label_below`.
+    """
+    if edges and (rows := prediction["probabilities"]):
+        prediction["confidence"] = edges.confidences(rows)
+        if label_below is not None:
+            prediction["for_labelling"] = min(prediction["confidence"]) < label_below
+
+
 def encoded(prediction: Prediction) -> bytes:
     """Encodes a prediction as JSON that a topic takes. A longer one goes without its inputs and
     outputs, and says so in `undecoded`.
@@ -64,6 +78,7 @@ def encoded(prediction: Prediction) -> bytes:
         prediction["inputs"] = prediction["probabilities"] = prediction["values"] = prediction[
             "decisions"
         ] = None
+        prediction.pop("confidence", None)
         prediction["undecoded"] = f"a record of {len(value)} bytes is not kept"
         value = orjson.dumps(prediction)
     return value

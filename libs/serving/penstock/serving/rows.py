@@ -79,6 +79,8 @@ def response_of(
         response.probabilities.update(
             {name: float(value) for name, value in zip(signature.classes, tensor.values, strict=True)}
         )
+        if model.edges:
+            (response.confidence,) = model.edges.confidences([[float(value) for value in tensor.values]])
     if tensor := answers.get("value"):
         response.value = float(tensor.values[0])
     if tensor := answers.get("interval"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC
 from typing import Any, Final
 
 import grpc
@@ -22,6 +22,7 @@ from penstock_edge_gateway.hub.callers import Callers
 from penstock_edge_gateway.hub.forward.forwarder import Forwarder
 from penstock_edge_gateway.hub.forward.lanes import batch_of, superseded
 from penstock_edge_gateway.hub.news import News
+from penstock_edge_gateway.hub.questions import Questions
 from penstock_edge_gateway.hub.reports import Reports
 from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites, known
@@ -49,7 +50,7 @@ class HubServicer(pb_grpc.HubServiceServicer):
         news: News,
         shelf: Shelf,
         forwarder: Forwarder,
-        clock: Callable[[], datetime],
+        questions: Questions,
     ) -> None:
         self._store = store
         self._sites = sites
@@ -58,7 +59,7 @@ class HubServicer(pb_grpc.HubServiceServicer):
         self._news = news
         self._shelf = shelf
         self._forwarder = forwarder
-        self._clock = clock
+        self._questions = questions
         self._joining = asyncio.Semaphore(JOINING)
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
@@ -86,7 +87,7 @@ class HubServicer(pb_grpc.HubServiceServicer):
         )
         return pb.HelloResponse(
             incarnation=incarnation,
-            clock=timestamp(self._clock()),
+            clock=timestamp(self._sites.clock()),
             positions={
                 lane: pb.Position(epoch=at.epoch, sequence=at.sequence) for lane, at in positions.items()
             },
@@ -133,6 +134,11 @@ class HubServicer(pb_grpc.HubServiceServicer):
                 pb.Rejected(sequence=at, reason=str(why)[:WHY]) for at, why in reached.rejected.items()
             ],
         )
+
+    async def Infer(self, request: pb.InferRequest, context: Context) -> pb.InferResponse:
+        site, _ = await self._present(context, request.incarnation)
+        answer = await self._questions.ask(site, request.question, context.time_remaining())
+        return pb.InferResponse(answer=answer)
 
     async def _present(self, context: Context, incarnation: int) -> tuple[str, Sequence[ErasureRow]]:
         """Name of the site that calls, and what it has still to erase. Raises Denied, and Refused where

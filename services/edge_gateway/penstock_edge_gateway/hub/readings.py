@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from penstock.contracts.metrics import (
+    SITE_BREAKERS,
     SITE_CLOCK,
     SITE_REFUSALS,
     SITE_SILENCE,
@@ -63,6 +64,7 @@ def metrics(store: Store, keys: Path, clock: Callable[[], datetime]) -> Readings
         SITE_SILENCE: worst(silence),
         SITE_SPOOL: worst(_fullest),
         SITE_CLOCK: worst(lambda row: abs(row.clock_ahead_s or 0.0)),
+        SITE_BREAKERS: worst(_opened),
         SITE_REFUSALS: worst(lambda row: float(sum(bool(one.refused) for one in status_of(row).pipelines))),
         SITE_TRUST: trust,
     }
@@ -71,6 +73,10 @@ def metrics(store: Store, keys: Path, clock: Callable[[], datetime]) -> Readings
 def _fullest(row: SiteRow) -> float:
     lanes = status_of(row).lanes
     return max((one.bytes / (one.capacity_bytes or 1) for one in lanes), default=0.0)
+
+
+def _opened(row: SiteRow) -> float:
+    return float(sum(one.breaker == "open" for one in status_of(row).pipelines))
 
 
 def _trusted(row: SiteRow) -> int:

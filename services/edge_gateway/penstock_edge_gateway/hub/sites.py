@@ -33,7 +33,7 @@ class Sites:
         """`address`: host:port at which sites reach the door."""
         self._authority = authority
         self._address = address
-        self._clock = clock
+        self.clock = clock
 
     def enroll(self, name: str, effect: Effect, *, replace: bool, valid_s: int = VALID_S) -> Token:
         """Makes a token by which one machine may become the site. Raises Invalid, Conflict for a name
@@ -41,7 +41,7 @@ class Sites:
         """
         if not 0 < valid_s <= LONGEST_S:
             raise Invalid("a token holds for up to 30 days", where="valid_seconds")
-        now, valid = self._clock(), timedelta(seconds=valid_s)
+        now, valid = self.clock(), timedelta(seconds=valid_s)
         row = effect.session.get(SiteRow, checked_site(name))
         if row and not replace and not row.lapsed(now):
             raise Conflict(
@@ -64,7 +64,7 @@ class Sites:
         """Certifies the key of the machine that brings a token's secret. The same machine may ask again
         with it, should the answer have been lost. Raises Denied, Invalid.
         """
-        now, key = self._clock(), requested_key(request)
+        now, key = self.clock(), requested_key(request)
         row = effect.session.scalar(select(SiteRow).where(SiteRow.token == secret_digest(secret)))
         if row is None or row.token_expires_at is None:
             raise Denied("this token is unknown, or another has replaced it", remedy="Enroll the site again")
@@ -88,7 +88,7 @@ class Sites:
         """Shuts a site out from this moment on; its name stays taken. Raises NotFound."""
         row = known(effect.session, name)
         if row.state != REVOKED:
-            row.state, row.since = REVOKED, self._clock()
+            row.state, row.since = REVOKED, self.clock()
             row.token = row.token_expires_at = None
             effect.publish(report(row, row.since))
             # It is asked for no erasure any more, and none is kept for it alone: each names a person.
@@ -99,7 +99,7 @@ class Sites:
         """Number of this start of the site, which rises: of two machines with one key, the one that
         started last counts. `clock` is the site's; `after`: a start that is known from elsewhere.
         """
-        row, now = known(effect.session, name), self._clock()
+        row, now = known(effect.session, name), self.clock()
         row.incarnation = max(row.incarnation, after) + 1
         row.last_contact = now
         row.clock_ahead_s = (clock - now).total_seconds() if clock else None

@@ -18,6 +18,7 @@ from penstock.inference.v1.inference_pb2_grpc import add_InferenceServiceService
 from penstock.packages.admission import Admission
 from penstock.runtime.process import Process
 from penstock_edge_gateway.site import http, open_inference
+from penstock_edge_gateway.site.fallback import Fallback
 from penstock_edge_gateway.site.fetching import PackageFetch
 from penstock_edge_gateway.site.forwarder import Forwarder
 from penstock_edge_gateway.site.hub import Hub
@@ -48,6 +49,7 @@ GRPC: Final = (
     "penstock.inference.v1.InferenceService",
     "penstock.edge_gateway.v1.SiteService",
 )
+VERSION: Final = metadata.version("penstock-edge-gateway")
 REFUSED_S: Final = 60.0  # a hub that refuses the site is asked again after so long
 
 
@@ -71,10 +73,10 @@ async def run(settings: Settings) -> None:
                 identity.site, lanes[1], pipelines=pipelines.get, age=settings.spool_age, clock=process.clock
             )
             inference = Inference(serving, recorder)
-            version = metadata.version("penstock-edge-gateway")
-            answers = OpenInference(serving, inference, process.readiness, version)
+            fallback = Fallback(hub, pipelines, serving.missing)
+            answers = OpenInference(serving, inference, fallback, process.readiness, VERSION)
             process.serve(open_inference.add_to_server, answers)
-            process.serve(add_InferenceServiceServicer_to_server, Servicer(serving, inference))
+            process.serve(add_InferenceServiceServicer_to_server, Servicer(serving, inference, fallback))
             pseudonyms = PseudonymKeys(home / "pseudonyms")
             publisher = Publisher(
                 pipelines.get,
@@ -84,7 +86,9 @@ async def run(settings: Settings) -> None:
                 pseudonym=pseudonyms.pseudonym,
             )
             trust = SiteTrust(home)
-            reporting = Reporting(identity.site, hub, serving, trust, lanes, publisher.rejects, process.clock)
+            reporting = Reporting(
+                identity.site, hub, serving, fallback, trust, lanes, publisher.rejects, process.clock
+            )
             process.serve(add_SiteServiceServicer_to_server, SiteServicer(publisher, reporting.status))
             process.describe(lambda: {"hub": f"the hub is away: {hub.why}" if hub.why else "the hub answers"})
 

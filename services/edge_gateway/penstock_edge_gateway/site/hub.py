@@ -29,7 +29,7 @@ _FIRST_S: Final = 0.5
 LONGEST_S: Final = 60.0
 _HOLDS_S: Final = 120.0
 # What another try may mend.
-_PASSES: Final = frozenset({Kind.UNAVAILABLE, Kind.DEADLINE, Kind.CANCELED, Kind.INTERNAL})
+PASSES: Final = frozenset({Kind.UNAVAILABLE, Kind.DEADLINE, Kind.CANCELED, Kind.INTERNAL})
 # A certificate that does not hold yet, or no more, is what a wrong clock makes of a good one.
 _TLS: Final = re.compile("handshake|certificate|ssl", re.IGNORECASE)
 
@@ -93,7 +93,7 @@ class Hub:
                 answer = await method(request(), timeout=within, compression=grpc.Compression.Gzip)
             except grpc.aio.AioRpcError as error:
                 told = error_of_call(error)
-                if told.kind not in _PASSES:
+                if told.kind not in PASSES:
                     self._answers()
                     raise told from error
                 if error_in(error.trailing_metadata()):  # the hub itself says so: no other call has to wait
@@ -105,6 +105,15 @@ class Hub:
             else:
                 self._answers()
                 return answer
+
+    async def ask(self, method: Method[Q, A], request: Q, *, within: float) -> A:
+        """Calls once, whatever other calls wait for. Raises what the hub says, or its way to it."""
+        try:
+            answer = await method(request, timeout=within, compression=grpc.Compression.Gzip)
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+        self._answers()
+        return answer
 
     def _answers(self) -> None:
         if self._away or self.heard is None:  # one line a cut

@@ -13,6 +13,7 @@ from penstock.contracts.errors import Invalid, PenstockError
 from penstock.runtime.telemetry import current_traceparent
 from penstock.serving.model import Model
 from penstock.serving.protocol.tensors import InferMessage
+from penstock_edge_gateway.site.provenance import Provenance
 from penstock_edge_gateway.site.recorder import Recorder
 from penstock_edge_gateway.site.serving import Serving
 
@@ -21,9 +22,9 @@ INLINE_ROWS: Final = 32  # rows up to which a graph runs on the event loop's thr
 
 @dataclass(frozen=True)
 class Answer:
-    prediction: str  # its id
     model: Model
     response: InferMessage
+    provenance: Provenance
 
 
 class Inference:
@@ -54,14 +55,16 @@ class Inference:
             raise
         took_ms = 1000 * (time.perf_counter() - began)
         self._serving.answered(version, took_ms / rows)
-        answer = Answer(str(uuid.uuid4()), model, InferMessage(model.pipeline, str(model.generation), found))
-        self._recorder.record(
+        response = InferMessage(model.pipeline, str(model.generation), found)
+        prediction, degraded = str(uuid.uuid4()), self._serving.degraded(version)
+        confidence = self._recorder.record(
             model,
             asked,
-            answer.response,
+            response,
             took_ms=took_ms,
-            prediction=answer.prediction,
+            prediction=prediction,
             protocol=protocol,
             traceparent=current_traceparent(),
+            degraded=degraded,
         )
-        return answer
+        return Answer(model, response, Provenance(prediction, "site", confidence, degraded))

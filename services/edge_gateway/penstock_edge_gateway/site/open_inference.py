@@ -10,14 +10,16 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
 
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Invalid, NotFound
+from penstock.inference.v1.fallback_pb2 import SiteQuestion
 from penstock.runtime.readiness import Readiness
 from penstock.serving.model import Model
 from penstock.serving.protocol.checks import check
 from penstock.serving.protocol.tensors import NUMPY, Tensor, Undecodable, grpc_request_of
-from penstock.serving.records import PREDICTION_HEADER
 from penstock_edge_gateway.site.engine import DATATYPES
+from penstock_edge_gateway.site.fallback import Fallback
 from penstock_edge_gateway.site.inference import Answer, Inference
+from penstock_edge_gateway.site.provenance import Provenance
 from penstock_edge_gateway.site.serving import Serving
 
 SERVICE: Final = "inference.GRPCInferenceService"
@@ -28,16 +30,24 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class OpenInference:
     """The protocol's questions and their answers, as messages."""
 
-    def __init__(self, serving: Serving, inference: Inference, readiness: Readiness, version: str) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        inference: Inference,
+        fallback: Fallback,
+        readiness: Readiness,
+        version: str,
+    ) -> None:
         """`version`: of the site's program, as ServerMetadata tells it."""
         self._serving = serving
         self._inference = inference
+        self._fallback = fallback
         self._readiness = readiness
         self._version = version
 
-    async def infer(self, request: Any, protocol: Any) -> tuple[str, Any]:
-        """Answers a ModelInferRequest; returns the prediction's id, too. Raises Invalid and what
-        `Inference.infer` raises.
+    async def infer(self, request: Any, protocol: Any, within: float | None = None) -> tuple[Provenance, Any]:
+        """Answers a ModelInferRequest, of a caller who waits for `within` seconds. Raises Invalid and what
+        `Inference.infer` and `Fallback.ask` raise.
         """
         try:
             check(request)
@@ -47,8 +57,13 @@ class OpenInference:
             if tensor.datatype != (wanted := DATATYPES.get(tensor.name, tensor.datatype)):
                 raise Invalid(f"{tensor.name} is of {tensor.datatype}, not of {wanted}")
         outputs = [output.name for output in request.outputs]
-        answer = await self._inference.infer(grpc_request_of(request), protocol, outputs)
-        return answer.prediction, response_of(answer, request.id)
+        try:
+            answer = await self._inference.infer(grpc_request_of(request), protocol, outputs)
+        except NotFound as why:
+            question = SiteQuestion(pipeline=request.model_name, tensors=request.SerializeToString())
+            provenance, told = await self._fallback.ask(question, why, within)
+            return provenance, pb.ModelInferResponse.FromString(told.tensors)
+        return answer.provenance, response_of(answer, request.id)
 
     async def live(self) -> bool:
         return True
@@ -110,9 +125,9 @@ def add_to_server(answers: OpenInference, server: Any) -> None:
             request = pb.ModelInferRequest.FromString(message)
         except DecodeError as error:
             raise Invalid("the message is no ModelInferRequest") from error
-        prediction, response = await answers.infer(request, "grpc")
+        provenance, response = await answers.infer(request, "grpc", context.time_remaining())
         # Behind the answer: before it, it would be a write of its own, a sixth of the call.
-        context.set_trailing_metadata(((PREDICTION_HEADER, prediction),))
+        context.set_trailing_metadata(provenance.headers())
         return response
 
     async def live(_: Any) -> Any:

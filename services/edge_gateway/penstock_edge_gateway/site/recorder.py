@@ -11,12 +11,12 @@ from typing import Final, Literal
 
 import structlog
 
-from penstock.contracts.dataplane import Prediction
-from penstock.contracts.errors import Unavailable
+from penstock.contracts.dataplane import Degraded, Prediction
+from penstock.contracts.errors import NotFound, Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.serving.model import Model
 from penstock.serving.protocol.tensors import InferMessage
-from penstock.serving.records import encoded, fill_inputs, fill_outputs
+from penstock.serving.records import encoded, fill_confidence, fill_inputs, fill_outputs
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.leaving import leave_out_inputs
 from penstock_edge_gateway.site.spool import Full, Record
@@ -56,9 +56,11 @@ class Recorder:
         prediction: str,
         protocol: Literal["grpc", "http"],
         traceparent: str | None = None,
-    ) -> None:
-        """Keeps it before it returns. Raises Unavailable where the pipeline says `record: required` and
-        there is no room: the answer must not be given.
+        degraded: Degraded | None = None,
+    ) -> float | None:
+        """Keeps it before it returns, and returns its confidence, the lowest of its rows. Raises
+        Unavailable where the pipeline says `record: required` and there is no room: the answer must not be
+        given.
         """
         said = Prediction(
             id=prediction,
@@ -77,12 +79,24 @@ class Recorder:
             decisions=None,
             undecoded=None,
             site=self._site,
+            served_by="site",
         )
+        if degraded:
+            said["degraded"] = degraded
         fill_inputs(said, request, model.layout)
         leave_out_inputs(said, model, self._pipelines)
         fill_outputs(said, response)
+        fill_confidence(said, model.edges, self._label_below(model))
+        confidence = min(said.get("confidence", ()), default=None)
         required = model.package.pipeline.serving.record == "required"
         self._keep(Record(model.pipeline, "", "", encoded(said), required))
+        return confidence
+
+    def _label_below(self, model: Model) -> float | None:
+        try:
+            return self._pipelines(model.pipeline).edge.label_below
+        except NotFound:  # it was deleted, or the site has not heard of it yet
+            return model.package.pipeline.edge.label_below
 
     def _keep(self, record: Record) -> None:
         while True:

@@ -5,13 +5,14 @@ beside it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 from penstock.contracts.errors import NotFound, Tampered
 from penstock.edge_gateway.v1 import site_pb2
+from penstock_edge_gateway.site.fallback import Fallback
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.lane_status import lane_status
@@ -30,6 +31,7 @@ class Reporting:
         site: str,
         hub: Hub,
         serving: Serving,
+        fallback: Fallback,
         trust: SiteTrust,
         lanes: Sequence[Lane],
         rejects: Rejects,
@@ -38,6 +40,7 @@ class Reporting:
         self._site = site
         self._hub = hub
         self._serving = serving
+        self._fallback = fallback
         self._trust = trust
         self._lanes = lanes
         self._rejects = rejects
@@ -66,7 +69,7 @@ class Reporting:
         said = site_pb2.SiteStatus(
             site=self._site,
             incarnation=self._hub.incarnation,
-            pipelines=[self._pipeline(name) for name in sorted(self._serving.kept)],
+            pipelines=self._pipelines(),
             lanes=map(lane_status, self._lanes),
             rejects=self._rejects.told(),
             hub_trouble=self._hub.why or next((why for one in self._lanes if (why := one.refused)), ""),
@@ -78,12 +81,20 @@ class Reporting:
             said.hub_heard.FromDatetime(self._hub.heard)
         return said
 
-    def _pipeline(self, name: str) -> site_pb2.SitePipeline:
-        said = site_pb2.SitePipeline(pipeline=name)
+    def _pipelines(self) -> list[site_pb2.SitePipeline]:
+        breakers = self._fallback.breakers()
+        return [self._pipeline(name, breakers) for name in sorted({*self._serving.kept, *breakers})]
+
+    def _pipeline(self, name: str, breakers: Mapping[str, str]) -> site_pb2.SitePipeline:
+        said = site_pb2.SitePipeline(
+            pipeline=name,
+            answered_by_cloud=self._fallback.answered[name],
+            breaker=breakers.get(name, ""),
+        )
         if version := self._serving.versions.get(name):
             said.digest, said.generation = version.model.digest, version.model.generation
             said.since.FromDatetime(version.since)
-        if refused := self._serving.kept[name].refused:
+        if (kept := self._serving.kept.get(name)) and (refused := kept.refused):
             said.refused, said.why = refused.digest, refused.reason
         return said
 
@@ -93,6 +104,9 @@ def _significant(status: site_pb2.SiteStatus) -> bytes:
     said.CopyFrom(status)
     for field in ("clock", "hub_heard", "hub_trouble"):
         said.ClearField(field)
+    for one in said.pipelines:
+        one.ClearField("answered_by_cloud")
+        one.breaker = "open" if one.breaker == "half_open" else one.breaker  # which time alone changes
     for lane in said.lanes:
         part = lane.bytes * _PARTS // (lane.capacity_bytes or 1)
         since = lane.full_since if lane.HasField("full_since") else None

@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from penstock.contracts.dataplane import Degraded
 from penstock.contracts.errors import TREATMENTS, NotFound, PenstockError, Refused, Tampered, Unavailable
 from penstock.contracts.events import ModelVersionPromoted
 from penstock.contracts.versions import version_name
@@ -23,11 +24,19 @@ from penstock.serving.model import Model
 from penstock.serving.rows import find_model
 from penstock_edge_gateway.site.engine import Engine
 from penstock_edge_gateway.site.trial import Bounds, Trial
-from penstock_edge_gateway.site.versions import Kept, Versions
+from penstock_edge_gateway.site.versions import Kept, Refusal, Versions
 
 log = structlog.get_logger(__name__)
 
 LONGEST_RETRY_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Promoted version that cannot answer here."""
+
+    why: Degraded
+    pipeline_number: int  # of the pipeline file that it was made by; 0: not known
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +110,23 @@ class Serving:
         """Newest generation by pipeline that was admitted or refused, or waits: an offer beyond is new."""
         settled = {pipeline: kept.settled for pipeline, kept in self._kept.items()}
         return settled | {pipeline: waiting.generation for pipeline, waiting in self._due.items()}
+
+    def degraded(self, version: Version) -> Degraded | None:
+        """Tells whether a newer version than the one that answers was promoted."""
+        newer = self._newest(version.model.pipeline)
+        return "older_version" if newer and newer.generation > version.model.generation else None
+
+    def missing(self, pipeline: str) -> Missing | None:
+        """Promoted version that this site should serve and does not, where it has no other."""
+        newest = None if pipeline in self._live else self._newest(pipeline)
+        if isinstance(newest, Refusal):
+            return Missing("refused_version", newest.pipeline_number)
+        return Missing("no_version", newest.version.pipeline_number) if newest else None
+
+    def _newest(self, pipeline: str) -> ModelVersionPromoted | Refusal | None:
+        # Of those that wait or were refused.
+        found = self._due.get(pipeline), self._of(pipeline).refused
+        return max((one for one in found if one), key=lambda one: one.generation, default=None)
 
     def say(self, pipeline: str, text: str) -> None:
         """Tells in the status what keeps a pipeline's next version from serving; nothing takes it back."""

@@ -25,6 +25,7 @@ class Refusal(BaseModel):
     digest: str
     generation: int
     reason: str
+    pipeline_number: int = 0  # of the file that it was made by; 0: an earlier release refused it
 
 
 class Kept(BaseModel):
@@ -50,7 +51,12 @@ class Kept(BaseModel):
 
     def refuses(self, promotion: ModelVersionPromoted, reason: str) -> Self:
         version = promotion.version
-        refused = Refusal(digest=version.digest, generation=promotion.generation, reason=reason)
+        refused = Refusal(
+            digest=version.digest,
+            generation=promotion.generation,
+            reason=reason,
+            pipeline_number=version.pipeline_number,
+        )
         return self.model_copy(update={"refused": refused})
 
     def proves(self, generation: int) -> Self:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from penstock.contracts.site_door import HUB_SERVICE
+from penstock.contracts.site_door import FALLBACK_SERVICE, HUB_SERVICE
 from penstock.serving.protocol.http import REFUSAL_HEADER
 from penstock.serving.protocol.http_request import MAX_REQUEST_BYTES
 from penstock.serving.records import PREDICTION_HEADER
@@ -157,6 +157,7 @@ def routes(door: Door, closed: str | None = None, *, required: bool, served: Col
         *_readiness_and_metadata(closed),
         _refused("closed-grpc", {"prefix": _OIP}),
         _refused("closed-sites", {"prefix": f"/{HUB_SERVICE}/"}),
+        _refused("closed-fallback", {"prefix": f"/{FALLBACK_SERVICE}/"}),
         *(_rewritten(path, to) for path, to in _REWRITTEN.items()),
         *(_service(service) for service in sorted(door.services)),
     ]

@@ -1,7 +1,7 @@
-"""Events behind a prediction by entity, and what was warned of: sealed in the request itself, so that
-they are in its record.
+"""Origin of a prediction: the events behind one by entity, what was warned of, the site that was asked.
+It is sealed in the request itself, so that it is in the record.
 
-`Predict` asks the door like any client. The request carries both as the parameter
+Whoever asks for others asks the door like any client. The request carries the origin as the parameter
 `penstock_events`, with a code that only this service can make: a client that sends the parameter of
 its own accord is not believed.
 """
@@ -14,16 +14,38 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import orjson
+
+from penstock.contracts.dataplane import Degraded, Prediction
+from penstock.serving.confidence import Edges
+from penstock.serving.records import fill_confidence
+
+
+@dataclass(frozen=True)
+class OfSite:
+    """Site that was asked and could not answer, and by what its record is judged."""
+
+    site: str
+    degraded: str
+    edges: Edges | None
+    label_below: float | None
+
+    def fill(self, prediction: Prediction) -> None:
+        """Writes it into the record of an answer, once that holds what was answered."""
+        prediction["site"], prediction["served_by"] = self.site, "cloud"
+        prediction["degraded"] = cast(Degraded, self.degraded)
+        fill_confidence(prediction, self.edges, self.label_below)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Ids of the events behind a prediction, by source, and sentences on its inputs."""
+    """Ids of the events behind a prediction, by source, sentences on its inputs, and its site."""
 
     events: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    site: OfSite | None = None
 
 
 class Origins:
@@ -42,7 +64,7 @@ class Origins:
 
     def seal(self, origin: Origin) -> str:
         """Seals an origin as the parameter's text."""
-        said = orjson.dumps([origin.events, origin.warnings])
+        said = orjson.dumps([origin.events, origin.warnings, *([origin.site] if origin.site else [])])
         return f"{self._code(said)}.{said.decode()}"
 
     def opened(self, text: str | None) -> Origin | None:
@@ -51,8 +73,18 @@ class Origins:
         if not said or not hmac.compare_digest(code, self._code(said.encode())):
             return None
         found = orjson.loads(said)
-        # A log that an upgrade outlived has the events alone.
-        return Origin(found) if isinstance(found, dict) else Origin(*found)
+        if isinstance(found, dict):  # a log that an upgrade outlived has the events alone
+            return Origin(found)
+        events, warnings, *site = found
+        return Origin(events, warnings, _site(site[0]) if site else None)
 
     def _code(self, said: bytes) -> str:
         return hmac.new(self._key, said, hashlib.sha256).hexdigest()
+
+
+def _site(said: dict[str, Any]) -> OfSite:
+    edges = said["edges"]
+    if edges:
+        interval = edges["abstains"]
+        edges = Edges(edges["threshold"], tuple(interval) if interval else None)
+    return OfSite(said["site"], said["degraded"], edges, said["label_below"])

@@ -67,6 +67,7 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
         )
     prediction = _empty(entry, pipeline, status, layout if response else None)
     prediction["undecoded"] = problem
+    origin = None
     if request is not None:
         fill_inputs(prediction, request, layout)
         origin = origins.opened(request.parameters.get(EVENTS)) if origins else None
@@ -75,6 +76,8 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
             prediction["warnings"] = origin.warnings
     if response is not None:
         fill_outputs(prediction, response)
+        if origin and origin.site:
+            origin.site.fill(prediction)
     return pipeline, prediction
 
 

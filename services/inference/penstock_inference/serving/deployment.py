@@ -20,6 +20,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime.pipelines import Applied, AppliedPipelines
 from penstock.runtime.store import Store
 from penstock.serving.model import Layout, Model
+from penstock.serving.rows import find_model
 from penstock_inference import store as tables
 
 GROUP: Final = "penstock.inference"
@@ -154,6 +155,15 @@ class Deployments:
     def models(self) -> dict[str, Model]:
         """Served and verified versions by pipeline."""
         return {deployment.pipeline: deployment.model for deployment in self if deployment.model}
+
+    def verified(self, pipeline: str) -> Model:
+        """Version that `pipeline` serves. Raises NotFound, and Unavailable while it is not verified."""
+        if any(one.unverified for one in self if one.pipeline == pipeline):
+            raise Unavailable(
+                f"{pipeline} is served, but not verified yet",
+                remedy="Try again; `penstock status` says what is missing",
+            )
+        return find_model(self.models, pipeline)
 
     @property
     def served(self) -> list[str]:

@@ -103,13 +103,14 @@ def _lines(site: edge.Site) -> list[RenderableType]:
 
 
 def _pipelines(status: site_pb2.SiteStatus) -> RenderableType:
-    columns = ("pipeline", "serves", "generation", "since", "refuses", "why")
+    columns = ("pipeline", "serves", "generation", "since", "by the cloud", "refuses", "why")
     rows = [
         (
             one.pipeline,
             short_digest(one.digest),
             one.generation,
             one.since,
+            f"{one.answered_by_cloud} ({one.breaker})" if one.breaker else "",
             short_digest(one.refused),
             one.why,
         )

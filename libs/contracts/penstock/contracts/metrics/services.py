@@ -388,3 +388,20 @@ SITE_TRUST = Metric(
     services=("edge_gateway",),
     shared=True,
 )
+FALLBACKS = Metric(
+    "penstock.edge.fallbacks",
+    "counter",
+    "{prediction}",
+    "Questions of sites that the platform was asked instead, by outcome: `answered`, or the kind of error."
+    " Each site's own answers are in `penstock_edge_forwarded_total`.",
+    ("outcome",),
+    ("edge_gateway",),
+)
+SITE_BREAKERS = Metric(
+    "penstock.edge.breakers",
+    "gauge",
+    "{pipeline}",
+    "Pipelines of a site for which it does not ask the platform for now, as that did not answer.",
+    services=("edge_gateway",),
+    shared=True,
+)

@@ -14,7 +14,7 @@ from penstock.contracts.pipeline.base import (
     Name,
     Scalar,
 )
-from penstock.contracts.pipeline.edge import Edge
+from penstock.contracts.pipeline.edge import Edge, Fallback
 from penstock.contracts.pipeline.features import (
     BagOfWords,
     ByField,
@@ -107,6 +107,7 @@ __all__ = [
     "Evaluate",
     "Evolution",
     "FairnessConstraint",
+    "Fallback",
     "FamilySpec",
     "Feature",
     "FieldName",

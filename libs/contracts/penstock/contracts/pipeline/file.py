@@ -213,6 +213,13 @@ class Pipeline(Model):
         known = {*declared.fields, self.entities[declared.entity].key}
         return frozenset(known.intersection(self.edge.pseudonymize))
 
+    def features_withheld(self) -> list[tuple[str, str]]:
+        """Lists features, each with its `source.field`, whose values do not leave a site as they are."""
+        declared = {name: one.source_field for name, one in self.features.items()}
+        references = declared or {one.partition(".")[2]: one for one in self.default_features()}
+        kept_back = {f"{source}.{field}" for source in self.sources for field in self.withheld(source)}
+        return [(name, reference) for name, reference in references.items() if reference in kept_back]
+
     def default_features(self) -> list[str]:
         """Lists as `source.field` all that may be seen and is neither the target nor the rows' weight."""
         return [

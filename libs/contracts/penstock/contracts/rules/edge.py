@@ -1,15 +1,19 @@
-"""Rules for `edge`: what leaves a site has to be enough for ingest to accept it, and for models to learn
-from it.
+"""Rules for `edge`: what leaves a site has to be enough for ingest to accept it, for models to learn from
+it, and for them to be asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from datetime import timedelta
+from typing import Final
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.pipeline.edge import PSEUDONYM_CHARACTERS
 from penstock.contracts.pipeline.variants import Path
 from penstock.contracts.rules.problem import Problem, failing, nearest
+
+LONGEST: Final = timedelta(seconds=30)  # that the door gives a prediction
 
 
 def edge(pipeline: Pipeline) -> Iterator[Problem]:
@@ -22,6 +26,13 @@ def edge(pipeline: Pipeline) -> Iterator[Problem]:
         yield from _pseudonym(pipeline, name, ("edge", "pseudonymize", index))
     if "edge" not in pipeline.model_fields_set:
         return
+    yield from failing(
+        (
+            pipeline.edge.label_below and pipeline.target.type == "regression",
+            ("edge", "label_below"),
+            "a number has no decision's edge, and so no confidence; leave `label_below` out",
+        )
+    )
     for source in pipeline.sources:
         for name in sorted(pipeline.withheld(source) - pipeline.pseudonymized(source)):
             yield from failing(
@@ -32,6 +43,7 @@ def edge(pipeline: Pipeline) -> Iterator[Problem]:
                     " published there; list it, or let it be missing",
                 )
             )
+    yield from _fallback(pipeline)
 
 
 def _named(names: tuple[str, ...], known: Collection[str], at: Path) -> Iterator[Problem]:
@@ -98,3 +110,23 @@ def _joins(pipeline: Pipeline, name: str) -> bool:
 def _learned(pipeline: Pipeline) -> set[str]:
     features = [feature.source_field for feature in pipeline.features.values()]
     return {*(features or pipeline.default_features()), pipeline.target.source_field}
+
+
+def _fallback(pipeline: Pipeline) -> Iterator[Problem]:
+    at = ("edge", "fallback")
+    if pipeline.edge.fallback is None:
+        return
+    within = pipeline.edge.fallback.within
+    yield from failing(
+        (
+            not timedelta() < within <= LONGEST,
+            (*at, "within"),
+            f"write more than 0s, and at most {LONGEST.seconds}s: no prediction may take longer",
+        )
+    )
+    for name, reference in pipeline.features_withheld():
+        yield Problem(
+            at,
+            f"the model reads `{name}` of `{reference}`, which may not leave a site, so the platform cannot"
+            " be asked; list it in `may_leave`, or leave `fallback` out",
+        )

@@ -61,6 +61,11 @@ class HubServiceStub:
                 request_serializer=penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.ForwardRequest.SerializeToString,
                 response_deserializer=penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.ForwardResponse.FromString,
                 _registered_method=True)
+        self.Infer = channel.unary_unary(
+                '/penstock.edge_gateway.v1.HubService/Infer',
+                request_serializer=penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.InferRequest.SerializeToString,
+                response_deserializer=penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.InferResponse.FromString,
+                _registered_method=True)
 
 
 class HubServiceServicer:
@@ -103,6 +108,14 @@ class HubServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Infer(self, request, context):
+        """A question that the site cannot answer itself, where the pipeline's file has a fallback. It is
+        asked once, and the platform's door has its record.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HubServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +143,11 @@ def add_HubServiceServicer_to_server(servicer, server):
                     servicer.Forward,
                     request_deserializer=penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.ForwardRequest.FromString,
                     response_serializer=penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.ForwardResponse.SerializeToString,
+            ),
+            'Infer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Infer,
+                    request_deserializer=penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.InferRequest.FromString,
+                    response_serializer=penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.InferResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -269,6 +287,33 @@ class HubService:
             '/penstock.edge_gateway.v1.HubService/Forward',
             penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.ForwardRequest.SerializeToString,
             penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.ForwardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Infer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.edge_gateway.v1.HubService/Infer',
+            penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.InferRequest.SerializeToString,
+            penstock_dot_edge__gateway_dot_v1_dot_hub__pb2.InferResponse.FromString,
             options,
             channel_credentials,
             insecure,

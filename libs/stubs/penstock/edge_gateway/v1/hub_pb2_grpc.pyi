@@ -45,6 +45,10 @@ class HubServiceStub:
     """A range of a promoted package's archive, or of its signature."""
     Forward: _grpc.UnaryUnaryMultiCallable[_hub_pb2.ForwardRequest, _hub_pb2.ForwardResponse]
     """Consecutive records of one lane. A repeat changes nothing."""
+    Infer: _grpc.UnaryUnaryMultiCallable[_hub_pb2.InferRequest, _hub_pb2.InferResponse]
+    """A question that the site cannot answer itself, where the pipeline's file has a fallback. It is
+    asked once, and the platform's door has its record.
+    """
 
 @_typing.type_check_only
 class HubServiceAsyncStub(HubServiceStub):
@@ -63,6 +67,10 @@ class HubServiceAsyncStub(HubServiceStub):
     """A range of a promoted package's archive, or of its signature."""
     Forward: _aio.UnaryUnaryMultiCallable[_hub_pb2.ForwardRequest, _hub_pb2.ForwardResponse]  # type: ignore[assignment]
     """Consecutive records of one lane. A repeat changes nothing."""
+    Infer: _aio.UnaryUnaryMultiCallable[_hub_pb2.InferRequest, _hub_pb2.InferResponse]  # type: ignore[assignment]
+    """A question that the site cannot answer itself, where the pipeline's file has a fallback. It is
+    asked once, and the platform's door has its record.
+    """
 
 class HubServiceServicer(metaclass=_abc_1.ABCMeta):
     """The hub, for sites: reached by their certificates, through the door's listener for sites alone.
@@ -108,5 +116,15 @@ class HubServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_hub_pb2.ForwardResponse, _abc.Awaitable[_hub_pb2.ForwardResponse]]:
         """Consecutive records of one lane. A repeat changes nothing."""
+
+    @_abc_1.abstractmethod
+    def Infer(
+        self,
+        request: _hub_pb2.InferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hub_pb2.InferResponse, _abc.Awaitable[_hub_pb2.InferResponse]]:
+        """A question that the site cannot answer itself, where the pipeline's file has a fallback. It is
+        asked once, and the platform's door has its record.
+        """
 
 def add_HubServiceServicer_to_server(servicer: HubServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

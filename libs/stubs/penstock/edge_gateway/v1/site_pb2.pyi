@@ -260,6 +260,8 @@ class SitePipeline(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_CLOUD_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     digest: _builtins.str
     """Of the version that is served; empty: none."""
@@ -267,6 +269,10 @@ class SitePipeline(_message.Message):
     refused: _builtins.str
     """Digest of the newest version that the site would not serve, and why."""
     why: _builtins.str
+    answered_by_cloud: _builtins.int
+    """Questions that the platform answered instead, since the site's start."""
+    breaker: _builtins.str
+    """Whether it is asked: `closed` (yes), `open` (not for a while) or `half_open` (once); empty: never yet."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -278,10 +284,12 @@ class SitePipeline(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         refused: _builtins.str = ...,
         why: _builtins.str = ...,
+        answered_by_cloud: _builtins.int = ...,
+        breaker: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "generation", b"generation", "pipeline", b"pipeline", "refused", b"refused", "since", b"since", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by_cloud", b"answered_by_cloud", "breaker", b"breaker", "digest", b"digest", "generation", b"generation", "pipeline", b"pipeline", "refused", b"refused", "since", b"since", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

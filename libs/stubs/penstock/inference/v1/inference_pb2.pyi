@@ -170,12 +170,23 @@ class PredictResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    SERVED_BY_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     prediction: _builtins.str
     """`x-penstock-prediction`: what `penstock trace` takes."""
     decision: _builtins.str
     value: _builtins.float
     digest: _builtins.str
     generation: _builtins.int
+    confidence: _builtins.float
+    """Distance to the nearest decision's edge, from 0 to 1; unset for regression."""
+    served_by: _builtins.str
+    """`site` or `cloud`, of who was asked at a site; empty: the platform was asked."""
+    degraded: _builtins.str
+    """Why it is not the promoted version at the site that answered: `no_version`, `refused_version` (the
+    platform did), `older_version`; empty where all is as it should be.
+    """
     @_builtins.property
     def probabilities(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """By class; for regression empty."""
@@ -204,13 +215,21 @@ class PredictResponse(_message.Message):
         events: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         interval: Global___Interval | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        confidence: _builtins.float | None = ...,
+        served_by: _builtins.str = ...,
+        degraded: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "interval", b"interval", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_value", b"_value", "confidence", b"confidence", "interval", b"interval", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "decision", b"decision", "digest", b"digest", "events", b"events", "generation", b"generation", "interval", b"interval", "prediction", b"prediction", "probabilities", b"probabilities", "value", b"value", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_value", b"_value", "confidence", b"confidence", "decision", b"decision", "degraded", b"degraded", "digest", b"digest", "events", b"events", "generation", b"generation", "interval", b"interval", "prediction", b"prediction", "probabilities", b"probabilities", "served_by", b"served_by", "value", b"value", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
+    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
 
 Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
