@@ -72,11 +72,8 @@ async def run(settings: Settings) -> None:
             recorder = Recorder(
                 identity.site, lanes[1], pipelines=pipelines.get, age=settings.spool_age, clock=process.clock
             )
-            inference = Inference(serving, recorder)
             fallback = Fallback(hub, pipelines, serving.missing)
-            answers = OpenInference(serving, inference, fallback, process.readiness, VERSION)
-            process.serve(open_inference.add_to_server, answers)
-            process.serve(add_InferenceServiceServicer_to_server, Servicer(serving, inference, fallback))
+            answers = _predicts(process, serving, Inference(serving, recorder), fallback)
             pseudonyms = PseudonymKeys(home / "pseudonyms")
             publisher = Publisher(
                 pipelines.get,
@@ -121,6 +118,14 @@ def _serving(settings: Settings, process: Process, hub: Hub) -> Serving:
     fetch = PackageFetch(hub, home / "incoming", asyncio.get_running_loop())
     admission = Admission(fetch, settings.keys, home / "packages", verify_apart)
     return Serving(Versions(home / "versions"), admission, settings.bounds, process.readiness, process.clock)
+
+
+def _predicts(process: Process, serving: Serving, inference: Inference, fallback: Fallback) -> OpenInference:
+    # By tensors and by fields; over HTTP the first alone.
+    answers = OpenInference(serving, inference, fallback, process.readiness, VERSION)
+    process.serve(open_inference.add_to_server, answers)
+    process.serve(add_InferenceServiceServicer_to_server, Servicer(serving, inference, fallback))
+    return answers
 
 
 async def _greeted(hub: Hub, works: list[Callable[[], Awaitable[None]]]) -> None:
