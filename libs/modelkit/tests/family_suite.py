@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.pipeline import Pipeline
-from penstock.modelkit.build import Built, build, prepare
-from penstock.modelkit.family import Epoch, family_of
+from penstock.modelkit.build import Built, build, finish, prepare
+from penstock.modelkit.family import Epoch, Prepared, Trained, family_of
 from penstock.modelkit.features import transform
 from penstock.modelkit.graph import Runner
 from penstock.modelkit.metrics import of_split
@@ -94,7 +94,7 @@ def honours_weights(spec: Pipeline, folder: Path) -> None:
     were not there. Raises AssertionError.
     """
     clean = parts(folder, spec.target.type)
-    told = {}
+    rows, told = prepare(spec, *clean).validation.rows, {}
     for name, counts in (("weighed", (0.0, 3.0)), ("alike", (3.0, 3.0))):
         files = []
         for file in clean:
@@ -109,7 +109,6 @@ def honours_weights(spec: Pipeline, folder: Path) -> None:
             spec.model_dump(by_alias=True, exclude_unset=True)
             | {"training": {"sample_weight": "rows.counts"}}
         )
-        rows = prepare(spec, *clean).validation.rows
         try:
             answers = run(build(weighed, *files).model, rows)
             told[name] = of_split("binary", rows.labels, answers, 0.5)["auroc"]
@@ -154,19 +153,20 @@ class Killed(BaseException):
 def keeps_its_promises(spec: Pipeline, folder: Path) -> Built:
     """Raises AssertionError for the first promise that the family breaks."""
     files = parts(folder, spec.target.type)
-    built = build(spec, *files)
-    _losses_are_plain(spec, built, files)
+    prepared = prepare(spec, *files)
+    model = family_of(spec.model).fit(spec, prepared)
+    built = finish(spec, prepared, model)
+    _losses_are_plain(spec, built, prepared)
     assert built.parity <= TOLERANCE
-    _answers_alike(spec, built, files)
+    _answers_alike(spec, built, prepared, model)
     _goes_on(spec, files, folder, built)
     told = built.description
     assert all((told.kind, told.training, told.library))
     return built
 
 
-def _losses_are_plain(spec: Pipeline, built: Built, files: tuple[Path, Path]) -> None:
+def _losses_are_plain(spec: Pipeline, built: Built, prepared: Prepared) -> None:
     """Those of the answers to both parts, whatever was added to them in training."""
-    prepared = prepare(spec, *files)
     for name, part in (("train", prepared.train), ("validation", prepared.validation)):
         said, labels = run(built.model, part.rows), part.rows.labels
         if spec.target.type == "regression":
@@ -177,13 +177,11 @@ def _losses_are_plain(spec: Pipeline, built: Built, files: tuple[Path, Path]) ->
         assert np.isclose(built.metrics[f"{name}_loss"], expected, rtol=1e-6)
 
 
-def _answers_alike(spec: Pipeline, built: Built, files: tuple[Path, Path]) -> None:
+def _answers_alike(spec: Pipeline, built: Built, prepared: Prepared, model: Trained) -> None:
     """Graph and library, on odd rows, one by one, together, and on none."""
-    family, prepared = family_of(spec.model), prepare(spec, *files)
     odd = odd_rows(len(prepared.signature.inputs.strings))
-    model = family.fit(spec, prepared)
     outputs = [name for name in prepared.signature.outputs if name != "decision"]
-    expected = model.predict(transform(prepared.preprocessing, odd, family.inputs))
+    expected = model.predict(transform(prepared.preprocessing, odd, family_of(spec.model).inputs))
     answers = run(built.model, odd)
     found = np.concatenate([answers[name] for name in outputs], axis=1)
     assert expected.dtype == np.float64
