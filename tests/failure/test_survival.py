@@ -55,7 +55,7 @@ def test_killing_the_training_process_in_mid_epoch_goes_on_from_its_checkpoint(
     served: Served, stack: StackUnderTest
 ) -> None:
     name = apply(served, "killed-training", epochs=EPOCHS)
-    served.journey.publish(name, "people", served.events)
+    served.journey.publish(name, "people", served.events[:3000])
     run = served.client.runs.create(
         name,
         after=served.client.events.end_offsets(name),
@@ -72,7 +72,7 @@ def test_killing_the_training_process_in_mid_epoch_goes_on_from_its_checkpoint(
 
 def test_killing_the_trainer_itself_goes_on_too(served: Served, stack: StackUnderTest) -> None:
     name = apply(served, "killed-trainer", epochs=EPOCHS)
-    served.journey.publish(name, "people", served.events)
+    served.journey.publish(name, "people", served.events[:3000])
     run = served.client.runs.create(
         name,
         after=served.client.events.end_offsets(name),
