@@ -89,11 +89,14 @@ def job_main(
 
 
 def _spent(before: Collection[str]) -> dict[str, Any]:
-    """The job's cost, and what it loaded: the jobs after it are forked with that."""
+    """The job's cost, and what it loaded: the jobs after it are forked with that. A package that is new
+    brings its modules along; of one that was there, they are named.
+    """
+    packages = {module.partition(".")[0] for module in before}
     loaded = [
         module
         for module in sys.modules
-        if module not in before and ("." not in module or module.startswith("penstock"))
+        if module not in before and ("." not in module or module.partition(".")[0] in packages)
     ]
     try:
         return {"loaded": loaded, "cost": spent("self")}
