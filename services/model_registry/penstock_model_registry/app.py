@@ -11,6 +11,7 @@ from penstock.runtime.lifecycle import Service
 from penstock_model_registry import endorsement, handlers, readings
 from penstock_model_registry.deletion import Deletions
 from penstock_model_registry.history import History
+from penstock_model_registry.lease import TopicsLease
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.pipelines import Pipelines
 from penstock_model_registry.registry import Registry
@@ -28,7 +29,8 @@ async def run(settings: Settings) -> None:
         await asyncio.to_thread(keys.ensure, roles=["registry"])
         packages = Packages(service.artifacts, keys)
         kafka = settings.platform.kafka
-        deletions = Deletions(store, kafka, keys, service.artifacts, service.clock)
+        changing = TopicsLease(store, settings.replica, service.clock)
+        deletions = Deletions(store, kafka, keys, service.artifacts, service.clock, changing)
         pipelines = Pipelines(store, kafka, keys, deletions, service.clock)
         await store.write(pipelines.state_again)
         registry = Registry(store, packages, service.artifacts, keys, service.clock)

@@ -28,6 +28,7 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.kafka.admin import MadeTopic, end_offsets, remove_topics, topics_made
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
+from penstock_model_registry.lease import TopicsLease
 from penstock_model_registry.store import (
     DeletedRow,
     PipelineRow,
@@ -61,14 +62,15 @@ class Deletions:
         keys: Keys,
         artifacts: Artifacts,
         clock: Callable[[], datetime],
+        changing: TopicsLease,
     ) -> None:
         self._store = store
         self._kafka = kafka
         self._keys = keys
         self._artifacts = artifacts
         self._clock = clock
-        # Held while topics of a pipeline are made or removed: of its name there may be new ones.
-        self.changing = asyncio.Lock()
+        self.changing = changing
+        """Held while topics of a pipeline are made or removed."""
 
     async def delete(self, name: str, *, by: str) -> Deleted:
         """Deletes it for good, or finds that done. Raises NotFound, Refused where a version of it was
@@ -119,7 +121,7 @@ class Deletions:
         """
         row = await self._store.read(lambda session: session.get_one(DeletedRow, name))
         made = await asyncio.to_thread(topics_made, self._kafka, row.topics)
-        if await self._store.read(partial(_deleted_already, name=name)) is None:
+        if not await self._store.write(partial(self._still_deleted, name)):
             made = frozenset()
         await asyncio.to_thread(remove_topics, self._kafka, made if only is None else made & only)
         if row.artifacts:
@@ -129,6 +131,10 @@ class Deletions:
                     await asyncio.to_thread(self._artifacts.remove, artifact)
             await self._store.write(partial(_cleared, name))
         return made
+
+    def _still_deleted(self, name: str, effect: Effect) -> bool:
+        """False, too, where another replica has taken over what this one was too slow for."""
+        return self.changing.keep(effect) and _deleted_already(effect.session, name) is not None
 
 
 def _deleted_already(session: Session, name: str) -> DeletedRow | None:

@@ -179,8 +179,10 @@ class Pipelines:
             log.info("deletion_stated_again", pipeline=name)
 
     def _number(self, event: PipelineApplied, effect: Effect) -> bool:
-        """False where somebody else took the number, or deleted the pipeline."""
+        """False where somebody else took the number, deleted the pipeline, or may have removed its topics."""
         session = effect.session
+        if not self.deletions.changing.held(effect):
+            return False
         if session.get(PipelineRow, (event.pipeline, event.number)) is not None:
             return False
         if deleted_up_to(session, event.pipeline) != event.deleted_before:

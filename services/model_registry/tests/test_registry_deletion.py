@@ -22,6 +22,7 @@ from penstock_model_registry import deletion
 from penstock_model_registry.cases import Moved
 from penstock_model_registry.deletion import Deletions
 from penstock_model_registry.history import History
+from penstock_model_registry.lease import TopicsLease
 from penstock_model_registry.pipelines import Pipelines
 from penstock_model_registry.store import DeletedRow, PipelineRow, VersionRow, deleted_up_to
 
@@ -32,7 +33,9 @@ NOBODY = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 
 
 def deletions(world: World) -> Deletions:
-    return Deletions(world.store, NOBODY, world.keys, world.artifacts, lambda: datetime.now(UTC))
+    clock = partial(datetime.now, UTC)
+    changing = TopicsLease(world.store, "0", clock)
+    return Deletions(world.store, NOBODY, world.keys, world.artifacts, clock, changing)
 
 
 async def delete(world: World, number: int = 1) -> PipelineDeleted:

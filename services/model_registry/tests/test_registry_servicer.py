@@ -28,6 +28,7 @@ from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.packages import gate
 from penstock_model_registry.deletion import Deletions
+from penstock_model_registry.lease import TopicsLease
 from penstock_model_registry.pipelines import Pipelines
 from penstock_model_registry.servicer import Servicer
 
@@ -43,7 +44,8 @@ async def served(
 ) -> AsyncIterator[ModelRegistryServiceStub]:
     server = rpc.server()
     clock = lambda: datetime.now(UTC)  # noqa: E731
-    deletions = Deletions(world.store, NOBODY, world.keys, world.artifacts, clock)
+    changing = TopicsLease(world.store, "0", clock)
+    deletions = Deletions(world.store, NOBODY, world.keys, world.artifacts, clock, changing)
     pipelines = Pipelines(world.store, NOBODY, world.keys, deletions, clock)
     servicer = Servicer(world.store, pipelines, world.registry, world.packages)
     add_ModelRegistryServiceServicer_to_server(servicer, server)
