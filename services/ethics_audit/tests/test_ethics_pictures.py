@@ -15,8 +15,8 @@ from penstock.packages.parts import Bar, Bars, CurvePoint, Curves, Explanation, 
 from penstock.packages.parts import Histogram as HistogramShown
 from penstock_ethics_audit.audit import Findings, GroupFindings, GroupingFindings, Rate
 from penstock_ethics_audit.importance import Importance
-from penstock_ethics_audit.report.concerns import concerns, merged, unfinished
-from penstock_ethics_audit.report.pictures import Curve, Histogram, Pictures
+from penstock_ethics_audit.report.concerns import concerns, merged, never_decided, unfinished
+from penstock_ethics_audit.report.pictures import Confusion, Curve, Histogram, Pictures
 from penstock_ethics_audit.result import Result
 
 HALF = Interval(estimate=0.5, lower=0.4, upper=0.6)
@@ -113,6 +113,16 @@ def test_a_histogram_has_a_share_a_bin() -> None:
         )
 
 
+def test_a_class_that_is_never_decided_is_said() -> None:
+    found = Findings.model_construct(classes=("a", "b", "c"), labels={"a": 60, "b": 1040, "c": 0})
+    counts = ((0, 55, 0, 5), (0, 1000, 0, 40), (0, 0, 0, 0))
+    pictures = Pictures.model_construct(confusion=Confusion(counts=counts))
+    [said] = never_decided(Result.model_construct(findings=found, pictures=pictures))
+    assert said == "The model never decides `a` (60 rows)."
+    pictures = Pictures.model_construct(confusion=None)
+    assert never_decided(Result.model_construct(findings=found, pictures=pictures)) == []
+
+
 def test_a_third_value_of_a_binary_target_is_counted_and_said() -> None:
     found = Findings.model_construct(classes=("not paid", "paid"))
     [said] = merged(Result.model_construct(findings=found, merged={"late": 812, "open": 13}))
@@ -178,7 +188,7 @@ def test_a_difference_is_said_with_the_groups_that_it_is_between() -> None:
         seed=1,
     )
     assert [said.rpartition(": ")[2] for said in concerns(found)] == [
-        "selection rate of yes 54% for old, 74% for young."
+        "selection rate of `yes`, 54% for old, 74% for young."
     ]
 
 

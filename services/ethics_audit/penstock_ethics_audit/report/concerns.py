@@ -45,6 +45,18 @@ def merged(result: Result) -> list[str]:
     return [f"{said} If one of them is no answer yet, leave its rows out."] if result.merged else []
 
 
+def never_decided(result: Result) -> list[str]:
+    """Says which classes occur among the labels and never among the decisions."""
+    labels, confusion = result.findings.labels, result.pictures.confusion
+    if confusion is None:
+        return []
+    decided = (sum(column) for column in zip(*confusion.counts, strict=True))
+    pairs = zip(result.findings.classes, decided, strict=False)  # the last are those of no decision
+    never = [f"`{name}` ({labels[name]:,} rows)" for name, times in pairs if not times and labels.get(name)]
+    more = f" and {len(never) - 5} more" if len(never) > 5 else ""
+    return [f"The model never decides {', '.join(never[:5])}{more}."] if never else []
+
+
 def unfinished(result: Result) -> list[str]:
     """Says where training ended while the validation loss still fell."""
     losses = [point.validation_loss for point in result.training.points]
@@ -124,7 +136,7 @@ def _furthest(grouping: GroupingFindings, rates: tuple[str, ...], *, thin_too: b
     if not spans:
         return "between the groups with enough rows"
     _, of, label, low, high = max(spans)
-    return f"{_TITLES[of]} of {label} {low[0]:.0%} for {low[1]}, {high[0]:.0%} for {high[1]}"
+    return f"{_TITLES[of]} of `{label}`, {low[0]:.0%} for {low[1]}, {high[0]:.0%} for {high[1]}"
 
 
 def _said(value: Interval) -> str:

@@ -20,7 +20,7 @@ from penstock.measures.parity import rows_needed
 from penstock.packages.evidence import may_be_waived, not_passed
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.report import curves, explanations, figures
-from penstock_ethics_audit.report.concerns import BASELINES, concerns, merged, unfinished
+from penstock_ethics_audit.report.concerns import BASELINES, concerns, merged, never_decided, unfinished
 from penstock_ethics_audit.report.decisions import confusions, decided
 from penstock_ethics_audit.report.drawing import Picture, number
 from penstock_ethics_audit.result import Result
@@ -73,7 +73,12 @@ def render(result: Result) -> str:
         headline=HEADLINES[said],
         summary=summary(found),
         consequence=consequence(found),
-        concerns=[*merged(result), *unfinished(result), *concerns(found, result.baselines)],
+        concerns=[
+            *merged(result),
+            *never_decided(result),
+            *unfinished(result),
+            *concerns(found, result.baselines),
+        ],
         baselines=BASELINES,
         confused=confusions(result),
         decided=decided(result),
