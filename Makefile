@@ -61,16 +61,16 @@ requirements:
 
 # -- what it does -----------------------------------------------------------------------------------------------------------
 
-images: ## The services' images, and the passwords of the compose stack
+images: ## The images of services and sites, and the passwords of the compose stack
 	@deploy/compose/secrets.sh
-	@docker compose build
+	@docker compose --file docker-compose.yml --file deploy/compose/sites.yaml build
 
 # With STACK=compose the stack is docker-compose.yml's, and this machine needs neither Kafka nor Triton.
 demo: $(if $(filter compose,$(STACK)),$(VENV)/.members images,setup) ## Census records to a refused model, a fair one, predictions; DOWN=1 ends the stack afterwards, STACK=compose runs it in containers
 	@STACK=$(STACK) $(BIN)/python examples/adult-income/demo.py $(if $(DOWN),--down)
 
-demo-edge: setup ## Two sites: one is cut off, answers, takes events, comes back; a rollback; a changed package. DOWN=1 as above
-	@$(BIN)/python examples/adult-income/demo_edge.py $(if $(DOWN),--down)
+demo-edge: $(if $(filter compose,$(STACK)),$(VENV)/.members images,setup) ## Two sites: one is cut off, answers, takes events, comes back; a rollback; a changed package. DOWN=1, STACK=compose as above
+	@STACK=$(STACK) $(BIN)/python examples/adult-income/demo_edge.py $(if $(DOWN),--down)
 
 bench: setup ## The figures of docs/performance.md
 	@$(BIN)/python -m benchmarks

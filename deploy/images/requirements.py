@@ -1,6 +1,6 @@
-"""Requirements of each image: the closure of the member's dependencies, with all its extras, pinned
-with their hashes as in requirements.lock. Of the client too, and of what builds the wheels. The
-services with torch have one file, so that their images share its layer of 4.5 GB.
+"""Requirements of each image: the closure of the member's dependencies, with its extras, pinned with
+their hashes as in requirements.lock. Of a site and of the client too, and of what builds the wheels.
+The services with torch have one file, so that their images share its layer of 4.5 GB.
 
 `make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from the
 members' pyproject.toml and, of others, from what is installed: nothing is downloaded.
@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from penstock.contracts.export import written
-from penstock.contracts.services import SERVICES
+from penstock.contracts.services import SERVICES, ServiceDefinition
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -75,14 +75,16 @@ def text(members: Iterable[str]) -> str:
     return "".join(f"{locked[name]}\n" for name in sorted(names) if not name.startswith(OURS))
 
 
-def with_extras(member: str) -> str:
-    return f"{member}[{','.join(MEMBERS[member].get('optional-dependencies', {}))}]"
+def with_extras(service: ServiceDefinition) -> str:
+    member = canonicalize_name(OURS + service.name)
+    extras = service.extras or MEMBERS[member].get("optional-dependencies", {})
+    return f"{member}[{','.join(extras)}]"
 
 
 def files() -> dict[Path, str]:
-    listed = {"client": [f"{OURS}client"], "build": ["hatchling"]}
+    listed = {"client": [f"{OURS}client"], "build": ["hatchling"], "site": [f"{OURS}edge-gateway[site]"]}
     for service in SERVICES.values():
-        listed.setdefault(service.packages, []).append(with_extras(canonicalize_name(OURS + service.name)))
+        listed.setdefault(service.packages, []).append(with_extras(service))
     return {HERE / f"{name}.txt": text(members) for name, members in listed.items()}
 
 

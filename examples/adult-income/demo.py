@@ -152,14 +152,16 @@ class Demo:
         return path
 
 
-def bring_up(compose: bool) -> ClientSettings:
-    """The stack, ready, and how to reach it. Raises Unexpected or PenstockError with what to do."""
+def bring_up(compose: bool, *options: str, user: str = "publisher") -> ClientSettings:
+    """The stack, ready, and how to reach it: in containers with further `options` of
+    `docker compose up`, and Kafka as one of its users. Raises Unexpected or PenstockError with what to do.
+    """
     console.print("[bold]stack[/bold]")
     if not compose:
         stack.up(ClientSettings().home, progress=show_program())
         return ClientSettings()
     try:
-        subprocess.run(["docker", "compose", "up", "-d", "--wait"], cwd=ROOT, check=True)
+        subprocess.run(["docker", "compose", "up", "-d", "--wait", *options], cwd=ROOT, check=True)
         ports = {
             program: (
                 subprocess.run(
@@ -187,8 +189,8 @@ def bring_up(compose: bool) -> ClientSettings:
             bootstrap_servers=ports["kafka"],
             security_protocol="SASL_PLAINTEXT",
             sasl_mechanism=SCRAM,
-            sasl_username="publisher",
-            sasl_password_file=ROOT / "deploy" / "compose" / "secrets" / "kafka_publisher_password",
+            sasl_username=user,
+            sasl_password_file=ROOT / "deploy" / "compose" / "secrets" / f"kafka_{user}_password",
         ),
     )
 

@@ -1,17 +1,18 @@
 """Two sites of adult-income beside the platform, on real parts: one is cut off, answers and takes
 events all the same, and comes back; a rollback reaches both; a package that was changed on a disk is
-refused there. `make demo-edge` runs this; every number it prints was measured in this run.
+refused there. `make demo-edge` runs this; every number it prints was measured in this run. With
+STACK=compose the platform and the sites are containers (deploy/compose/sites.yaml).
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ import orjson
 import tritonclient.grpc as triton
 from data import Event, people
 from demo import HERE, PIPELINE, SOURCE, Demo, Unexpected, _until, bring_up, console, take_down
+from machines import ContainerMachine, Machine, ProcessMachine
 from rich.text import Text
 from tritonclient.utils import InferenceServerException
 
@@ -31,23 +33,21 @@ from penstock.contracts.topics import predictions_topic, source_topic
 from penstock.edge_gateway.v1 import site_pb2, site_pb2_grpc
 from penstock.ingest.v1 import ingest_pb2 as ingest
 from penstock.model_registry.v1 import model_registry_pb2 as registry
-from penstock.testing.site import SiteUnderTest
-from penstock.testing.wire import Wire
-from penstock_edge_gateway.token import Token
 
 PREDICTIONS, EVENTS, BATCH = 1_000, 5_000, 500
 TRAINED_ON = 12_000
+OVERLAY, SITES = "deploy/compose/sites.yaml", ("branch-1", "branch-2")
 
 
 class Site:
-    """A machine elsewhere: a folder and ports of its own, and a wire to the hub that can be cut."""
+    """A machine elsewhere that has joined."""
 
-    def __init__(self, name: str, program: SiteUnderTest, wire: Wire) -> None:
-        self.name, self.program, self.wire = name, program, wire
+    def __init__(self, name: str, machine: Machine) -> None:
+        self.name, self.machine = name, machine
 
     def generation(self) -> int:
         """The generation that it serves; 0: none."""
-        with triton.InferenceServerClient(self.program.endpoint) as client:
+        with triton.InferenceServerClient(self.machine.endpoint) as client:
             try:
                 versions = client.get_model_metadata(PIPELINE).versions
             except InferenceServerException:
@@ -60,7 +60,7 @@ class Site:
     def ask(self, numbers: np.ndarray, strings: np.ndarray) -> tuple[np.ndarray, list[str], list[float]]:
         """Probabilities, ids and milliseconds, a row a call."""
         found, ids, took = [], [], []
-        with grpc.insecure_channel(self.program.endpoint) as channel:
+        with grpc.insecure_channel(self.machine.endpoint) as channel:
             for at in range(len(numbers)):
                 began = time.perf_counter()
                 row = slice(at, at + 1)
@@ -71,7 +71,7 @@ class Site:
         return np.concatenate(found), ids, took
 
     def publish(self, events: Sequence[Event]) -> None:
-        with grpc.insecure_channel(self.program.endpoint) as channel:
+        with grpc.insecure_channel(self.machine.endpoint) as channel:
             stub = site_pb2_grpc.SiteServiceStub(channel)
             for at in range(0, len(events), BATCH):
                 lines = [orjson.dumps(event, default=str) for event in events[at : at + BATCH]]
@@ -108,16 +108,14 @@ def train(demo: Demo, overrides: dict[str, object] | None = None) -> registry.Ve
     return version
 
 
-def join(demo: Demo, name: str, stack: ExitStack) -> Site:
+def join(demo: Demo, name: str, stack: ExitStack, compose: bool) -> Site:
     """A site that was enrolled, joined and started."""
-    made = demo.penstock.sites.enroll(name, replace=True)
-    wire = stack.enter_context(Wire(to=int(made.hub.rpartition(":")[2])))
-    folder = demo.home / "sites-of-the-demo" / f"{name}-{time.time_ns()}"
-    program = stack.enter_context(SiteUnderTest(folder))
-    program.join(str(replace(Token.read(made.token), hub=wire.address)))
-    program.start()
-    console.print(f"{name} joined with its token; it answers at {program.endpoint}, its log is {program.log}")
-    return Site(name, program, wire)
+    token = demo.penstock.sites.enroll(name, replace=True).token
+    machine: Machine = (
+        ContainerMachine(name, token, stack) if compose else ProcessMachine(name, token, stack, demo.home)
+    )
+    console.print(f"{name} joined with its token; it answers at {machine.endpoint}")
+    return Site(name, machine)
 
 
 def reaches(sites: Sequence[Site], generation: int) -> None:
@@ -129,7 +127,7 @@ def reaches(sites: Sequence[Site], generation: int) -> None:
 
 def cut_off(demo: Demo, site: Site, rows: Sequence[Event]) -> tuple[list[str], list[Event]]:
     """Ids of the site's answers and the events that it took, with the wire cut."""
-    site.wire.cut()
+    site.machine.cut()
     numbers, strings = asking.tensors(demo.penstock.pipelines.spec(PIPELINE), list(rows[:PREDICTIONS]))
     found, ids, took = site.ask(numbers, strings)
     p50, p99 = statistics.median(took), statistics.quantiles(took, n=100)[98]
@@ -156,7 +154,7 @@ def comes_back(demo: Demo, site: Site, ids: list[str], events: list[Event]) -> N
     """All that happened meanwhile is in the topics, once and in order."""
     wanted, read = [str(event["event_id"]) for event in events], demo.penstock.events.read
     topic = source_topic("events", PIPELINE, SOURCE)
-    site.wire.mend()
+    site.machine.mend()
     began = time.monotonic()
 
     def arrived() -> list[dict[str, Any]]:
@@ -185,27 +183,23 @@ def comes_back(demo: Demo, site: Site, ids: list[str], events: list[Event]) -> N
 
 def tampered(site: Site, newest: int) -> None:
     """One byte of the package on the site's disk is another, and the site starts again, cut off."""
-    site.program.stop()
-    graph = max(site.program.folder.rglob("model.onnx"), key=lambda path: path.stat().st_mtime)
-    data = bytearray(graph.read_bytes())
-    data[len(data) // 2] ^= 1
-    graph.chmod(0o600)
-    graph.write_bytes(data)
-    site.wire.cut()
-    site.program.start()
+    site.machine.stop()
+    site.machine.spoil()
+    site.machine.cut()
+    site.machine.start()
     why = _until(partial(damage, site), within=60, what=f"{site.name} to refuse the package")
     serves = _until(site.generation, within=60, what=f"{site.name} to serve the version before")
     if serves == newest:
         raise Unexpected(f"{site.name} serves a package that was changed")
     console.print(Text(f"{site.name} refuses generation {newest}: {why}", style="red"))
-    site.wire.mend()
+    site.machine.mend()
     _until(partial(site.serves, newest), within=90, what=f"{site.name} to fetch it anew")
     console.print(f"it served generation {serves}, the one before, until it had fetched {newest} anew")
 
 
 def damage(site: Site) -> str:
     """Why the site loads a package no more, as its log says; empty while it does not."""
-    lines = (orjson.loads(line) for line in site.program.log.read_bytes().splitlines())
+    lines = (orjson.loads(line) for line in site.machine.log().splitlines() if line.startswith("{"))
     return next((str(line["reason"]) for line in lines if line.get("event") == "damaged"), "")
 
 
@@ -218,20 +212,30 @@ def _values(messages: Any) -> list[dict[str, Any]]:
     return [one for one in found if isinstance(one, dict)]
 
 
-def walk(demo: Demo) -> None:
+def a_model(demo: Demo, rows: list[Event]) -> int:
+    """The generation that serves: of a version that does, or of a new one."""
+    demo.penstock.pipelines.apply(smaller(), by="demo")
+    for serving in demo.penstock.predictions.serving().pipelines:
+        if serving.pipeline == PIPELINE:
+            console.print(f"generation {serving.generation} serves already")
+            return serving.generation
+    before = _until(partial(known, demo), within=30, what="ingest to know the pipeline")
+    if before.records < len(rows):
+        demo.publish(rows, [])
+        demo.ingested(before.events + len(rows))
+    first = train(demo)
+    demo.served(first)
+    return first.generation
+
+
+def walk(demo: Demo, *, compose: bool) -> None:
     rows = people()[:TRAINED_ON]
     with demo.stage("a model: published, trained, audited, promoted"):
-        demo.penstock.pipelines.apply(smaller(), by="demo")
-        before = _until(partial(known, demo), within=30, what="ingest to know the pipeline")
-        if before.records < len(rows):
-            demo.publish(rows, [])
-            demo.ingested(before.events + len(rows))
-        first = train(demo)
-        demo.served(first)
+        first = a_model(demo, rows)
     with ExitStack() as stack:
         with demo.stage("two sites: a token each, a key that stays there"):
-            sites = [join(demo, name, stack) for name in ("branch-1", "branch-2")]
-            reaches(sites, first.generation)
+            sites = [join(demo, name, stack, compose) for name in SITES]
+            reaches(sites, first)
         with demo.stage("branch-1 is cut off"):
             ids, events = cut_off(demo, sites[0], rows)
         with demo.stage("branch-1 is back"):
@@ -248,15 +252,18 @@ def walk(demo: Demo) -> None:
 
 
 def main() -> int:
+    compose = os.environ.get("STACK") == "compose"
+    if compose:
+        os.environ["COMPOSE_FILE"] = f"{os.environ.get('COMPOSE_FILE', 'docker-compose.yml')}:{OVERLAY}"
     try:
-        settings = bring_up(compose=False)
-        with Penstock(settings) as penstock:
-            walk(Demo(penstock))
+        unjoined = (word for site in SITES for word in ("--scale", f"{site}=0"))
+        with Penstock(bring_up(compose, *unjoined, user="admin")) as penstock:  # who may read every topic
+            walk(Demo(penstock), compose=compose)
     except (Unexpected, PenstockError) as error:
         console.print(Text(f"\nthe demo failed: {error}", style="bold red"))
         return 1
     if "--down" in sys.argv:
-        take_down(False, settings.home)
+        take_down(compose, penstock.settings.home)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -34,12 +35,32 @@ COMBINATIONS = [
     if all(NEEDS.get(overlay, set()) <= set(chosen) for overlay in chosen)
 ]
 MOST_BYTES = 450_000_000
-SMALL = ("ingest", "model_registry", "inference")
+SMALL = ("ingest", "model_registry", "inference", "edge_gateway", "site")
 VERSION = os.environ.get("PENSTOCK_VERSION", "latest")
-IMAGES = {name: f"penstock/{service.container}:{VERSION}" for name, service in SERVICES.items()}
-PUBLISHED = {"envoy", "kafka", "kafka-2", "kafka-3", "grafana", "prometheus", "jaeger", "otel-collector"}
-"""The door, Kafka for publishers, where programs send their traces, and what an operator opens in a
-browser.
+IMAGES = {name: f"penstock/{service.container}:{VERSION}" for name, service in SERVICES.items()} | {
+    "site": f"penstock/site:{VERSION}"
+}
+MEMBERS = {"site": "edge_gateway"}  # of an image that is not named as its member
+WITHOUT = {
+    "site": {
+        "confluent-kafka",
+        "faststream",
+        "kafka-python",
+        "sqlalchemy",
+        "alembic",
+        "psycopg",
+        "feast",
+        "ray",
+    },
+    "edge_gateway": {"onnxruntime", "numpy", "tritonclient", "model-signing"},
+}
+"""Of the two images of one member, what the other alone needs."""
+PUBLISHED = {
+    *("envoy", "kafka", "kafka-2", "kafka-3", "branch-1", "branch-2"),
+    *("grafana", "prometheus", "jaeger", "otel-collector"),
+}
+"""The door, Kafka for publishers, sites, where programs send their traces, and what an operator opens
+in a browser.
 """
 HOLDS_NOTHING_TO_ASK_WITH = {"otel-collector"}
 """Prometheus asks it."""
@@ -49,6 +70,7 @@ def compose_only(test: Any) -> Any:
     return pytest.mark.compose(pytest.mark.usefixtures("engine")(test))
 
 
+@functools.cache
 def resolved(*overlays: str, passwords: bool = True, root: Path = ROOT) -> dict[str, Any]:
     """`docker compose config`."""
     if passwords:
@@ -125,6 +147,25 @@ def test_our_containers_may_do_little() -> None:
     )
     assert "--allow-http=false" in triton["command"], "the gateway reads HTTP, with one meaning"
     assert [volume["read_only"] for volume in triton["volumes"]] == [True], "it reads its models only"
+
+
+@compose_only
+def test_a_site_in_a_container_may_do_no_more_than_a_service() -> None:
+    found = resolved("sites")
+    assert found["networks"]["sites-door"]["internal"]
+    places = {
+        "branch-1": {"branch-1"},
+        "branch-2": {"branch-2"},
+        "line": {"sites-door", "branch-1", "branch-2"},
+    }
+    for name, networks in places.items():
+        service = found["services"][name]
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "secrets" not in service, name
+        assert service["networks"].keys() == networks, name
+    there = {name for name, service in found["services"].items() if "sites-door" in service["networks"]}
+    assert there == {"line", "envoy"}
 
 
 @compose_only
@@ -257,7 +298,8 @@ def test_a_setting_for_a_service_that_nobody_knows_is_found() -> None:
 
 @pytest.fixture(scope="module")
 def built(engine: None) -> None:
-    subprocess.run(["docker", "compose", "build", "--quiet"], cwd=ROOT, check=True, timeout=1800)
+    files = ["--file", "docker-compose.yml", "--file", "deploy/compose/sites.yaml"]
+    subprocess.run(["docker", "compose", *files, "build", "--quiet"], cwd=ROOT, check=True, timeout=1800)
 
 
 def image(service: str) -> dict[str, Any]:
@@ -290,7 +332,7 @@ def inside(service: str, *command: str) -> str:
 
 
 @compose_only
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", IMAGES)
 def test_an_image_is_what_it_says(built: None, service: str) -> None:
     found = image(service)
     assert found["Config"]["User"] == "10001:10001"
@@ -303,23 +345,25 @@ def test_an_image_is_what_it_says(built: None, service: str) -> None:
 
 
 @compose_only
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", IMAGES)
 def test_an_image_holds_its_own_service_and_says_what_else(built: None, service: str) -> None:
     bill = json.loads(inside(service, "cat", "/usr/share/penstock/bom.cyclonedx.json"))
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     components = {
         canonicalize_name(component["name"]): component["version"] for component in bill["components"]
     }
-    packages = "torch" if SERVICES[service].torch else service  # those with torch share a layer
+    row = SERVICES.get(service)
+    packages = row.packages if row else service  # those with torch share a layer
     listed = (ROOT / "deploy" / "images" / f"{packages}.txt").read_text()
     pinned = dict(re.findall(r"^([^\s=]+)==(\S+)", listed, re.MULTILINE))
     ours = {name: version for name, version in components.items() if name.startswith("penstock-")}
     assert {name: version for name, version in components.items() if name not in ours} == {
         canonicalize_name(name): version for name, version in pinned.items()
     }
-    own = f"penstock-{service.replace('_', '-')}"
+    own = f"penstock-{MEMBERS.get(service, service).replace('_', '-')}"
     assert {name for name in ours if name.removeprefix("penstock-").replace("-", "_") in SERVICES} == {own}
     assert ours[own] == image(service)["Config"]["Labels"]["org.opencontainers.image.version"]
-    assert ("torch" in components) == SERVICES[service].torch
-    assert ("s3fs" in components) == bool(SERVICES[service].artifacts)
+    assert ("torch" in components) == (row is not None and row.torch)
+    assert ("s3fs" in components) == (row is not None and bool(row.artifacts))
+    assert not components.keys() & WITHOUT.get(service, set())
     assert inside(service, "id", "-u").strip() == "10001"

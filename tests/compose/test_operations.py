@@ -39,6 +39,7 @@ PAGE = (ROOT / "docs" / "operations.md").read_text()
 SECTIONS: dict[str, str] = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 FILE = re.compile(r"^```yaml\n# (?P<path>\S+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 IMAGES = os.environ.get("PENSTOCK_VERSION", "latest")
+WITH_SITES = "docker-compose.yml:deploy/compose/sites.yaml"
 
 
 def commands(section: str) -> list[str]:
@@ -128,7 +129,11 @@ def operator(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with running_compose(root=clone) as stack:
         stack.environment.pop("PENSTOCK_VERSION", None)  # from here on .env says it
         (clone / ".env").open("a").write(f"PENSTOCK_VERSION={IMAGES}\n")
-        yield Operator(clone, stack, serve(stack.client))
+        operator = Operator(clone, stack, serve(stack.client))
+        yield operator
+        operator.run(
+            "env", f"COMPOSE_FILE={WITH_SITES}", "docker", "compose", "down", "--volumes", "--timeout", "5"
+        )
 
 
 def test_starting_stopping_and_looking(operator: Operator) -> None:
@@ -266,19 +271,62 @@ def test_a_site_is_let_in_and_serves_what_the_cloud_does(operator: Operator, tmp
     (operator.clone / ".env").open("a").write(f"PENSTOCK_SITES_ADDRESS={address}\n")
     said = operator.follow("Let sites in")
     token = re.search(r"penstock_edge_gateway\.site join (\S+)", said)
-    assert f"branch-1 joins {address}" in said
+    assert f"plant-1 joins {address}" in said
     assert token, said
 
-    with SiteUnderTest(tmp_path / "branch-1") as site:
+    with SiteUnderTest(tmp_path / "plant-1") as site:
         site.join(token[1])
         site.start()
 
-        def serves() -> bool:
-            with triton.InferenceServerClient(site.endpoint) as client:
-                return bool(client.is_model_ready(PIPELINE))
+        serves(site.endpoint)
+        assert "plant-1: enrolled" in operator.run("penstock", "sites", "show", "plant-1")
 
-        until(serves, despite=InferenceServerException, what=f"the site serves: {site.log}")
-        assert "branch-1: enrolled" in operator.run("penstock", "sites", "show", "branch-1")
+
+def serves(endpoint: str) -> None:
+    def ready() -> bool:
+        with triton.InferenceServerClient(endpoint) as client:
+            return bool(client.is_model_ready(PIPELINE))
+
+    until(ready, despite=InferenceServerException, what=f"the site at {endpoint} serves")
+
+
+REACHED = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+
+def reaches(place):
+    try:
+        socket.create_connection(tuple(place), 3).close()
+    except OSError:
+        return False
+    return True
+
+places = json.loads(sys.argv[1])
+with ThreadPoolExecutor(len(places)) as pool:
+    print(json.dumps([place for place, found in zip(places, pool.map(reaches, places)) if found]))
+"""
+
+
+def test_sites_in_containers_serve_and_reach_nothing_but_the_door_for_sites(operator: Operator) -> None:
+    said = operator.follow("Run sites as containers")
+    for number in (1, 2):
+        assert re.search(rf"branch-{number}\s+enrolled", said)
+        serves(f"127.0.0.1:{operator.environment[f'PENSTOCK_BRANCH_{number}_PORT']}")
+    sites = ("env", f"COMPOSE_FILE={WITH_SITES}", "docker", "compose")
+    container = operator.run(*sites, "ps", "--quiet", "branch-1").strip()
+    assert "penstock-site-" not in operator.run("docker", "inspect", container), "a token"
+    addresses = {
+        name: [
+            one["IPAddress"] for one in operator.stack.inspect(name)["NetworkSettings"]["Networks"].values()
+        ]
+        for name in ("envoy", "kafka", "postgres")
+    }
+    places = [["line", 9443], ["line", 9080], ["envoy", 9443], ["kafka", 9092]]
+    places += [[address, port] for address in addresses["envoy"] for port in (9080, 9198, 9443)]
+    places += [[address, port] for address in addresses["kafka"] for port in (9092, 19092)]
+    places += [[address, 5432] for address in addresses["postgres"]]
+    reached = operator.run(*sites, "exec", "-T", "branch-1", "python", "-c", REACHED, json.dumps(places))
+    assert json.loads(reached) == [["line", 9443]]
 
 
 def test_a_dead_letter_is_put_aside_and_given_back(operator: Operator) -> None:

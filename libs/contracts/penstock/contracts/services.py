@@ -22,8 +22,8 @@ class ServiceDefinition:
     # Default gRPC port. In containers always this one; `penstock up` takes others on a clash.
     port: int
     memory: str  # Default limit of its container: 512m, 1g.
+    extras: tuple[str, ...] = ()  # Extras of the member that its image has; none named: all
     # `site`: runs outside the platform's network only, so neither the door nor a stack knows it.
-    extras: tuple[str, ...] = ()  # Extras of the member whose modules its image has, too
     place: Literal["platform", "site"] = "platform"
     replicas: int = 1  # Containers in deploy/compose/cluster.yaml
     database: bool = True
@@ -127,7 +127,7 @@ _ROWS: Final = (
     ),
     ServiceDefinition(
         name="edge_gateway",
-        extras=("hub", "site"),
+        extras=("hub", "s3"),
         grpc="penstock.edge_gateway.v1.EdgeGatewayService",
         port=9190,
         memory="512m",

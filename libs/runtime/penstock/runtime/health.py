@@ -1,5 +1,5 @@
-"""`python -m penstock.runtime.health SERVICE`: a container's health check, by gRPC health at the
-service's default port.
+"""`python -m penstock.runtime.health NAME`: a container's health check, by gRPC health at the default
+port of a service, or of a site.
 
 Exit code 0 while the service is ready, 1 otherwise; says what it waits for. Imports little: it runs
 every few seconds.
@@ -13,8 +13,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from penstock.contracts.services import SERVICES
+from penstock.runtime import ports
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 
+PORTS = {name: service.port for name, service in SERVICES.items()} | {"site": ports.SITE}
 WITHIN_S = 3.0
 
 
@@ -37,10 +39,10 @@ def look(address: str) -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in SERVICES:
-        print(f"usage: python -m penstock.runtime.health {'|'.join(SERVICES)}", file=sys.stderr)
+    if len(arguments) != 1 or arguments[0] not in PORTS:
+        print(f"usage: python -m penstock.runtime.health {'|'.join(PORTS)}", file=sys.stderr)
         return 2
-    problem = look(f"127.0.0.1:{SERVICES[arguments[0]].port}")
+    problem = look(f"127.0.0.1:{PORTS[arguments[0]]}")
     if problem is not None:
         print(problem)
     return 0 if problem is None else 1

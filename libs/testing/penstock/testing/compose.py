@@ -40,7 +40,10 @@ UP_WITHIN_S = 300.0
 READY_WITHIN_S = 90.0
 LAST_LINES = 60  # of each container's log, beside a failed test
 # Ports of this machine that a stack takes: PENSTOCK_PORT, PENSTOCK_KAFKA_PORT …
-PORTS = ("", "KAFKA_", "KAFKA_2_", "KAFKA_3_", "SITES_", "PROMETHEUS_", "GRAFANA_", "JAEGER_", "OTLP_")
+PORTS = (
+    *("", "KAFKA_", "KAFKA_2_", "KAFKA_3_", "PROMETHEUS_", "GRAFANA_", "JAEGER_", "OTLP_"),
+    *("SITES_", "BRANCH_1_", "BRANCH_1_HTTP_", "BRANCH_2_", "BRANCH_2_HTTP_"),
+)
 
 
 class ComposeUnderTest:

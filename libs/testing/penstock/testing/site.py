@@ -47,8 +47,9 @@ class SiteUnderTest:
 
     def join(self, token: str) -> None:
         """Makes this machine the site of the token."""
+        joining = [*_MODULE, "join", "-"]
         done = subprocess.run(
-            [*_MODULE, "join", token], env=self._environment, capture_output=True, text=True, check=False
+            joining, env=self._environment, input=token, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
 

@@ -1,4 +1,6 @@
-"""`python -m penstock_edge_gateway.site` is the site; with `join TOKEN` this machine becomes one."""
+"""`python -m penstock_edge_gateway.site` is the site; with `join TOKEN` this machine becomes one. With
+`join -` the token is read from standard input: who lists processes or containers does not see it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,15 @@ import sys
 
 from penstock.runtime.loading import loading
 
-USAGE = "usage: python -m penstock_edge_gateway.site [join TOKEN]"
+USAGE = "usage: python -m penstock_edge_gateway.site [join TOKEN|-]"
 
 
 def main(words: list[str]) -> int:
     match words:
         case []:
             return _serve()
+        case ["join", "-"]:
+            return _join(sys.stdin.read())
         case ["join", token]:
             return _join(token)
     print(USAGE, file=sys.stderr)

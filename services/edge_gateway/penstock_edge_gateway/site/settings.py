@@ -11,10 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, mo
 from pydantic_settings import BaseSettings
 
 from penstock.contracts.durations import parse_duration
+from penstock.runtime import ports
 from penstock.runtime.settings import Platform, check_names, service_config
 from penstock_edge_gateway.site.trial import Bounds
 
-PORT = 9195
 HTTP_PORT = 9196
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]  # `30d`, `12h`
 
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     # Folder of all that the site keeps, by default in PENSTOCK_HOME.
     home: Path = Field(default_factory=lambda: Platform().home / "site")
     host: str = "127.0.0.1"
-    port: int = Field(default=PORT, ge=0, le=65535)  # gRPC
+    port: int = Field(default=ports.SITE, ge=0, le=65535)  # gRPC
     http_port: int = Field(default=HTTP_PORT, ge=0, le=65535)
     replica: str = "0"
     log_level: str = "INFO"

@@ -28,6 +28,7 @@ def enroll(
         bool, typer.Option("--replace", help="Shut out the machine that has this name now.")
     ] = False,
     valid: Annotated[str, typer.Option("--valid", help="How long the token may be used: 2h, 7d.")] = "24h",
+    token: Annotated[bool, typer.Option("--token", help="Print the token alone.")] = False,
     as_json_: AsJson = False,
 ) -> None:
     """Print the token by which one machine becomes this site, once."""
@@ -37,6 +38,9 @@ def enroll(
         raise Invalid(str(error), where="--valid") from error
     with Penstock() as penstock:
         made = penstock.sites.enroll(name, replace=replace, valid_for=valid_for)
+    if token:
+        typer.echo(made.token)
+        return
     show(
         made,
         f"{made.site} joins {made.hub} with this token, once, until {when(made.expires_at)} UTC;"
