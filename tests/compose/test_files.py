@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from penstock.contracts.metrics import SERVICES as MEASURED
 from penstock.contracts.services import PLATFORM as SERVICES
-from penstock.testing.compose import clone_into, environment_of
+from penstock.testing.compose import build_images, clone_into, environment_of
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = "digests.yaml"  # by who runs the stack
@@ -298,8 +298,7 @@ def test_a_setting_for_a_service_that_nobody_knows_is_found() -> None:
 
 @pytest.fixture(scope="module")
 def built(engine: None) -> None:
-    files = ["--file", "docker-compose.yml", "--file", "deploy/compose/sites.yaml"]
-    subprocess.run(["docker", "compose", *files, "build", "--quiet"], cwd=ROOT, check=True, timeout=1800)
+    build_images()
 
 
 def image(service: str) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from census import PIPELINE, Served, model_fields, serve
+from census import PIPELINE, Served, model_fields
 from files import OTHERS, ROOT, panels
 
-from penstock.testing.compose import ComposeUnderTest, running_compose
+from penstock.testing.compose import ComposeUnderTest
 from penstock.testing.prometheus import Prometheus
 from penstock.testing.wait import until
 
@@ -27,24 +27,24 @@ PAGE = re.findall(
 
 
 @pytest.fixture(scope="module")
-def seen(engine: None) -> Iterator[ComposeUnderTest]:
-    """A stack that ran without the overlay, and was given it as the page says."""
-    with running_compose() as stack:
-        kafka = stack.containers("kafka")
-        _run(PAGE[0], stack)
-        stack.environment["COMPOSE_FILE"] = (
-            f"{ROOT}/docker-compose.yml:{ROOT}/deploy/compose/observability.yaml"
-        )
-        try:
-            assert stack.containers("kafka") == kafka, "a stack that runs goes on"
-            yield stack
-        finally:
-            stack.compose("down", "--volumes", "--timeout", "5")
+def seen(compose: ComposeUnderTest) -> Iterator[ComposeUnderTest]:
+    """The session's stack, which ran without the overlay, and was given it as the page says. Afterwards
+    its services go on telling, and nobody hears them.
+    """
+    plain, kafka = compose.environment["COMPOSE_FILE"], compose.containers("kafka")
+    _run(PAGE[0], compose)
+    compose.environment["COMPOSE_FILE"] = f"{plain}:{compose.root}/deploy/compose/observability.yaml"
+    try:
+        assert compose.containers("kafka") == kafka, "a stack that runs goes on"
+        yield compose
+    finally:
+        compose.compose("rm", "--stop", "--force", "otel-collector", "prometheus")
+        compose.environment["COMPOSE_FILE"] = plain
 
 
 @pytest.fixture(scope="module")
-def served(seen: ComposeUnderTest) -> Served:
-    return serve(seen.client)
+def served(seen: ComposeUnderTest, served_by_compose: Served) -> Served:
+    return served_by_compose
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_trace_is_found_in_the_logs(seen: ComposeUnderTest, served: Served) ->
 def _run(script: str, stack: ComposeUnderTest) -> str:
     return subprocess.run(
         ["bash", "-c", script],
-        cwd=ROOT,
+        cwd=stack.root,
         env=stack.environment,
         capture_output=True,
         text=True,

@@ -7,6 +7,7 @@ kills: a container's main process is a process of this machine.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +60,11 @@ class ComposeUnderTest:
         self.prometheus_address = f"127.0.0.1:{environment['PENSTOCK_PROMETHEUS_PORT']}"
         self.endpoint = f"127.0.0.1:{environment['PENSTOCK_PORT']}"
 
+    @property
+    def root(self) -> Path:
+        """Folder of its files and passwords."""
+        return Path(self.environment["COMPOSE_FILE"].split(":")[0]).parent
+
     @cached_property
     def bootstrap_servers(self) -> str:
         """All Kafka nodes, as publishers on this machine reach them."""
@@ -72,13 +78,12 @@ class ComposeUnderTest:
 
     def kafka(self, user: str) -> KafkaSettings:
         """Settings by which one of Kafka's users reaches it from this machine."""
-        root = Path(self.environment["COMPOSE_FILE"].split(":")[0]).parent
         return KafkaSettings(
             bootstrap_servers=self.bootstrap_servers,
             security_protocol="SASL_PLAINTEXT",
             sasl_mechanism=SCRAM,
             sasl_username=user,
-            sasl_password_file=root / "deploy" / "compose" / "secrets" / f"kafka_{user}_password",
+            sasl_password_file=self.root / "deploy" / "compose" / "secrets" / f"kafka_{user}_password",
         )
 
     # -- what it says of itself --------------------------------------------------------------------
@@ -220,24 +225,31 @@ def running_compose(
     """The stack with `overlays` from deploy/compose, ready; with `services` only these and what
     they depend on.
 
-    With `root` the files and the passwords are those of another folder. It ends with its volumes,
-    even when this process is killed. Raises CannotRun where Docker does not.
+    With `root` the files and the passwords are those of another folder. It ends with its volumes and
+    what an overlay added later, even when this process is killed. Raises CannotRun where Docker does not.
     """
     require_engine()
     environment = environment_of(*overlays, root=root)
     subprocess.run([root / "deploy" / "compose" / "secrets.sh"], check=True, stdout=subprocess.DEVNULL)
     down = ("docker", "compose", "down", "--volumes", "--remove-orphans", "--timeout", "5")
     with (
-        guarded(*down, folder=ROOT, environment=environment),
+        guarded(*down, folder=ROOT, environment=_with_all_overlays(environment, root)),
         tempfile.TemporaryDirectory(prefix="penstock-compose-") as home,
     ):
         if build:
-            own = ["--file", str(ROOT / "docker-compose.yml")]
-            docker("compose", *own, "build", "--quiet", environment=environment, within=1800)
+            build_images()
         began = time.monotonic()
         up = ("compose", "up", "--detach", "--wait", "--no-build", *services)
         docker(*up, environment=environment, within=UP_WITHIN_S)
         yield ComposeUnderTest(environment, Path(home), time.monotonic() - began)
+
+
+@functools.cache
+def build_images() -> None:
+    """Builds the images of services and sites, once a session. Raises RuntimeError with what failed."""
+    files = (ROOT / "docker-compose.yml", ROOT / "deploy" / "compose" / "sites.yaml")
+    named = [word for file in files for word in ("--file", str(file))]
+    docker("compose", *named, "build", "--quiet", within=1800)
 
 
 def image_of(service: str, *overlays: str) -> str:
@@ -255,6 +267,15 @@ def clone_into(folder: Path) -> Path:
     for name in ("docker-compose.yml", ".env"):
         shutil.copy(ROOT / name, folder / name)
     return folder
+
+
+def _with_all_overlays(environment: Mapping[str, str], root: Path) -> dict[str, str]:
+    files = [Path(name) for name in environment["COMPOSE_FILE"].split(":")]
+    files += [path for path in sorted((root / "deploy" / "compose").glob("*.yaml")) if path not in files]
+    named = ":".join(
+        str(path) for path in files if path.name != "digests.yaml"
+    )  # which names what others add
+    return {**environment, "COMPOSE_FILE": named}
 
 
 def environment_of(*overlays: str, root: Path = ROOT) -> dict[str, str]:

@@ -214,9 +214,11 @@ def engine() -> None:
 
 
 @pytest.fixture(scope="session")
-def compose(engine: None) -> Iterator[ComposeUnderTest]:
-    """The whole compose stack, built and brought up once a session."""
-    from penstock.testing.compose import running_compose
+def compose(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeUnderTest]:
+    """The whole compose stack, built and brought up once a session. Its files are a copy, as an
+    operator's clone is one. A test that changes it leaves it ready, as it was or newer.
+    """
+    from penstock.testing.compose import clone_into, running_compose
 
-    with running_compose() as under_test:
+    with running_compose(root=clone_into(tmp_path_factory.mktemp("clone"))) as under_test:
         yield under_test
