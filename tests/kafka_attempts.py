@@ -32,11 +32,15 @@ def letters(served: Served) -> dict[str, str]:
 
 
 def written(
-    kafka: KafkaSettings, names: Iterable[str], value: bytes | None = b"forged", key: bytes | None = None
+    kafka: KafkaSettings,
+    names: Iterable[str],
+    value: bytes | None = b"forged",
+    key: bytes | None = None,
+    within_s: float = 20,
 ) -> dict[str, int | None]:
     """What became of a message to each topic: Kafka's error, None where it was taken."""
     found: dict[str, int | None] = {}
-    producer = Producer(kafka.client(message_timeout_ms=20_000))
+    producer = Producer(kafka.client(message_timeout_ms=int(within_s * 1000)))
     for name in names:
         try:
             producer.produce(

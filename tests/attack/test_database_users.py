@@ -50,7 +50,7 @@ class Server:
 
 @pytest.fixture(scope="module", params=["new", "of the release before"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with or_skip(), running_postgres(quick=True) as container:
+    with or_skip(), running_postgres() as container:
         made = Server(container)
         if request.param != "new":
             with made.connect("penstock", "postgres") as connection:

@@ -38,4 +38,4 @@ def test_a_publisher_makes_no_topic(served_by_compose: Served, compose: ComposeU
 
 def test_nobody_comes_without_a_password(served_by_compose: Served, compose: ComposeUnderTest) -> None:
     anybody = KafkaSettings(bootstrap_servers=compose.bootstrap_servers)
-    assert written(anybody, [EVENTS]) == {EVENTS: KafkaError._MSG_TIMED_OUT}
+    assert written(anybody, [EVENTS], within_s=5) == {EVENTS: KafkaError._MSG_TIMED_OUT}

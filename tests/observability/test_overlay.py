@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from census import PIPELINE, Served, model_fields
+from census import PIPELINE, Served, model_fields, pipeline_text
 from files import OTHERS, ROOT, panels
 
 from penstock.testing.compose import ComposeUnderTest
@@ -98,6 +98,7 @@ def test_the_door_tells_its_spans(served: Served, prometheus: Prometheus) -> Non
 
 
 def test_a_trace_is_found_in_the_logs(seen: ComposeUnderTest, served: Served) -> None:
+    served.client.pipelines.apply(pipeline_text("seen"), by="test")
     traces = re.findall(r'"trace_id": "(\w{32})"', seen.log("model-registry"))
     assert '"service": "model_registry"' in _run(PAGE[1].replace("TRACE", traces[-1]), seen)
 

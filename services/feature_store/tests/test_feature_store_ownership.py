@@ -27,7 +27,7 @@ pytestmark = pytest.mark.docker
 @pytest.fixture
 def server() -> Iterator[PostgresContainer]:
     """One of its own, to be stopped."""
-    with or_skip(), running_postgres(quick=True) as server:
+    with or_skip(), running_postgres() as server:
         yield server
 
 

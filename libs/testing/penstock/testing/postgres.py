@@ -54,16 +54,14 @@ class PostgresContainer(Postgres):
 
 
 @contextmanager
-def running_postgres(*, quick: bool = False) -> Iterator[PostgresContainer]:
-    """A server in a container, until the block or this process ends. `quick` leaves out fsync.
-    Raises CannotRun.
-    """
+def running_postgres() -> Iterator[PostgresContainer]:
+    """A server in a container, until the block or this process ends. Raises CannotRun."""
     with containers.run(
         image_of("postgres"),
         port=5432,
         ready=_answers,
         environment={"POSTGRES_USER": "penstock", "POSTGRES_PASSWORD": PASSWORD},
-        command=_QUICK if quick else (),
+        command=_QUICK,
     ) as container:
         yield PostgresContainer(container)
 
@@ -76,7 +74,7 @@ def postgres_at_hand() -> Iterator[Postgres]:
     if given := os.environ.get("PENSTOCK_TEST_POSTGRES"):
         yield Postgres(make_url(given))
         return
-    with running_postgres(quick=True) as server:
+    with running_postgres() as server:
         yield server
 
 
