@@ -26,6 +26,7 @@ from penstock_edge_gateway.site.forwarder import Forwarder
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.spool import Record, Spool
+from penstock_edge_gateway.site.spool_file import Full
 
 
 class Topics(hub_pb2_grpc.HubServiceServicer):
@@ -235,6 +236,23 @@ async def test_gaps_are_forwarded_in_their_place(topics: Topics, spool: Spool, w
     async with forwarding(spool, wire):
         await empty(spool)
     assert topics.written == [2, bodies(5)[2], 1, bodies(5)[4]]
+
+
+async def test_a_disk_that_is_too_full_to_delete_sends_nothing_that_the_hub_would_write_again(
+    topics: Topics, spool: Spool, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(change: Callable[[], object]) -> object:
+        raise Full
+
+    spool.append(events(0, 30))
+    async with forwarding(spool, wire) as (lane, _, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(spool._file, "freeing", full)
+            await until_async(lambda: lane.refused, what="nothing can be deleted")
+            assert lane.refused == "the disk is full, and what the hub has cannot be deleted"
+            assert (spool.reached, spool.depth().records) == (0, 30)
+        await empty(spool)
+    assert topics.written == bodies(30)
 
 
 async def test_a_cloned_disk_stops_the_older_start(

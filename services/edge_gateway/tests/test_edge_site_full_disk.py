@@ -16,11 +16,19 @@ pytestmark = pytest.mark.process
 CODE = """\
 import subprocess, sys
 from pathlib import Path
-from penstock_edge_gateway.site.spool import Full, Gap, Record, Spool
+from penstock_edge_gateway.site.spool import Gap, Record, Spool
+from penstock_edge_gateway.site.spool_file import Full
 
 folder = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", folder], check=True)
 records = [Record("loans", "applications", "p", b"x" * 10_000)] * 10
+
+def fill(file):
+    try:
+        while file.write(b"x" * 4096):
+            pass
+    except OSError:
+        pass
 
 def room():
     try:
@@ -34,16 +42,13 @@ with Spool(folder / "lane.db", durable=True, size=1 << 30) as spool:
     while room():
         kept += 10
     assert kept > 1000, kept
-    other = (folder / "of-others").open("wb")
-    try:
-        while other.write(b"x" * 4096) and not other.flush():
-            pass
-    except OSError:
-        pass
+    other = (folder / "of-others").open("wb", buffering=0)
+    fill(other)
     assert not room()
     assert spool.depth().records == kept
     assert spool.drop(50) == 50  # out of the reserve
     assert not (folder / "lane.reserve").exists()
+    fill(other)  # others take the room that it held
     first, *rest = spool.read(1 << 20, 1 << 30).entries
     assert first == Gap(50, "full")
     assert rest == records * (kept // 10 - 5)
@@ -123,9 +128,9 @@ with (
     recorder = Recorder("branch-1", lane, pipelines=unknown, age=timedelta(30), clock=now)
     asyncio.run(publish())
     records(best_effort, 2000)
-    other = (disk / "of-others").open("wb")
+    other = (disk / "of-others").open("wb", buffering=0)
     try:
-        while other.write(b"x" * 4096) and not other.flush():
+        while other.write(b"x" * 4096):
             pass
     except OSError:
         pass
@@ -148,7 +153,10 @@ with (
 """
 
 
-@pytest.mark.parametrize("code", [CODE, LANES], ids=["spool", "lanes"])
+SITE = (Path(__file__).parent / "support" / "full_disk_site.py").read_text()
+
+
+@pytest.mark.parametrize("code", [CODE, LANES, SITE], ids=["spool", "lanes", "site"])
 def test_a_full_disk_stops_nothing_for_good(tmp_path: Path, code: str) -> None:
     mounts = ["unshare", "--map-root-user", "--mount"]
     if subprocess.run([*mounts, "mount", "-t", "tmpfs", "tmpfs", tmp_path], capture_output=True).returncode:

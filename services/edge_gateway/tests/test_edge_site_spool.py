@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from penstock.testing.wait import until
-from penstock_edge_gateway.site.spool import Batch, Full, Gap, Record, Spool
-from penstock_edge_gateway.site.spool_file import SpoolFile
+from penstock_edge_gateway.site.spool import Batch, Gap, Record, Spool
+from penstock_edge_gateway.site.spool_file import Full, SpoolFile
 
 SIZE = 1 << 20
 MEMORY = Path("/dev/shm")

@@ -11,11 +11,12 @@ from typing import Final
 
 import structlog
 
-from penstock.contracts.errors import PenstockError, Refused
+from penstock.contracts.errors import PenstockError, Refused, Unavailable
 from penstock.edge_gateway.v1 import hub_pb2
 from penstock_edge_gateway.site.hub import LONGEST_S, Hub
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.spool import Batch, Gap, Reason, Record
+from penstock_edge_gateway.site.spool_file import Full
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +44,7 @@ class Forwarder:
         """Forwards for as long as the site is the one whom the hub knows, once it was greeted."""
         spool, position = self._lane.spool, self._hub.positions.get(self._lane.name)
         known = position.sequence if position and position.epoch == spool.epoch else 0
-        await asyncio.to_thread(spool.resume, known)
+        await self._resume(known)
         self._lane.again()
         works = [asyncio.create_task(self._work()) for _ in range(AT_ONCE)]
         try:
@@ -75,8 +76,7 @@ class Forwarder:
             answer = await sending
             if isinstance(answer, PenstockError):
                 return answer
-            await self._settle(batch, answer, alone=alone)
-            return None
+            return await self._settle(batch, answer, alone=alone)
 
     async def _end(self, sending: asyncio.Task[PenstockError | int]) -> None:
         sending.cancel()
@@ -97,18 +97,28 @@ class Forwarder:
             log.warning("not_forwarded", lane=self._lane.name, sequence=one.sequence, reason=one.reason)
         return answer.reached
 
-    async def _settle(self, batch: Batch, reached: int, *, alone: bool) -> None:
-        """Deletes what the hub has. An answer that says less than another did may have come before that
-        one, unless its batch was sent `alone`: then the hub has lost what it knew.
+    async def _settle(self, batch: Batch, reached: int, *, alone: bool) -> PenstockError | None:
+        """Deletes what the hub has; returns why it cannot. An answer that says less than another did may
+        have come before that one, unless its batch was sent `alone`: then the hub has lost what it knew.
         """
-        spool = self._lane.spool
+        spool, trouble = self._lane.spool, None
         async with self._settling:
             if batch.epoch != spool.epoch:
-                return
+                return None
             if alone or reached >= spool.reached:
-                await asyncio.to_thread(spool.resume, reached)
+                trouble = await self._resume(reached)
             if reached < batch.last or batch.epoch != spool.epoch:
                 self._lane.again()
+        return trouble
+
+    async def _resume(self, reached: int) -> PenstockError | None:
+        try:
+            await asyncio.to_thread(self._lane.spool.resume, reached)
+        except Full:
+            why = "the disk is full, and what the hub has cannot be deleted"
+            self._refused(why)
+            return Unavailable(why)
+        return None
 
     def _refused(self, why: str) -> None:
         if self._lane.refused != why:

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Final
 
 from penstock.contracts.errors import Unavailable
-from penstock_edge_gateway.site.spool import Batch, Full, Record, Spool
+from penstock_edge_gateway.site.spool import Batch, Record, Spool
+from penstock_edge_gateway.site.spool_file import Full
 
 UNDER_WAY_S: Final = 30.0  # that an erasure waits for a batch
 _GROUP_RECORDS: Final = 1000  # in one commit, but for a single call's

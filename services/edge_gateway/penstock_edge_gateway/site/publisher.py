@@ -16,7 +16,8 @@ from penstock.contracts.validation import Accepted, Rejected, Rules
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.leaving import Leaving, Pseudonym, leaving
 from penstock_edge_gateway.site.rejects import Rejects
-from penstock_edge_gateway.site.spool import Full, Record
+from penstock_edge_gateway.site.spool import Record
+from penstock_edge_gateway.site.spool_file import Full
 
 _AT_A_TIME: Final = 100  # events, between which others have their turn: 100 take some 2 ms
 

@@ -19,7 +19,8 @@ from penstock.serving.protocol.tensors import InferMessage
 from penstock.serving.records import encoded, fill_confidence, fill_inputs, fill_outputs
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.leaving import leave_out_inputs
-from penstock_edge_gateway.site.spool import Full, Record
+from penstock_edge_gateway.site.spool import Record
+from penstock_edge_gateway.site.spool_file import Full
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
 from penstock_edge_gateway.site.age import AgeClock, Clock, since_boot
-from penstock_edge_gateway.site.spool_file import STEP_BYTES, SpoolFile, is_damage, without_room
+from penstock_edge_gateway.site.spool_file import STEP_BYTES, Full, SpoolFile, is_damage
 
 Reason = Literal["full", "old", "erased"]
 
@@ -100,10 +100,6 @@ class Depth:
         return None if self.oldest_s is None else self.oldest_s * max(0.0, self.size / self.bytes - 1)
 
 
-class Full(Exception):
-    """Nothing was kept: the spool has reached its size, or the disk is full."""
-
-
 class Spool:
     """One lane. Methods block, and may be called from any thread; none holds up the others for long, but
     for `erase`.
@@ -166,9 +162,20 @@ class Spool:
         self._look()
         try:
             self._file.freeing(self._note)
-        except sqlite3.OperationalError as error:
-            if not (lane and without_room(error)):  # the next change notes it
+        except Full:
+            if not lane:  # or the next change notes it
                 raise
+
+    @contextmanager
+    def _or_as_before(self) -> Iterator[None]:
+        # What the file does not keep, memory does not either.
+        before = self.epoch, self._base, self._last, self._on_disk, self.reached, self._dropped
+        try:
+            yield
+        except BaseException:
+            self.epoch, self._base, self._last, self._on_disk, self.reached, self._dropped = before
+            self._look()
+            raise
 
     @property
     def waiting(self) -> int:
@@ -189,8 +196,12 @@ class Spool:
             now = self._clock()
             first = self._base + self._last + 1
             rows = [(number, now, *record) for number, record in enumerate(records, first)]
-            if not (self._insert(rows) or (self._file.regain() and self._insert(rows))):
-                raise Full
+            try:
+                self._insert(rows)
+            except Full:
+                if not self._file.regain():
+                    raise
+                self._insert(rows)
             self._last += len(rows)
             if self._oldest is None and rows:
                 self._oldest = now
@@ -222,9 +233,11 @@ class Spool:
             return Batch(after + 1, tuple(found), self.epoch)
 
     def acknowledge(self, reached: int) -> None:
-        """Deletes all up to this sequence: the hub has it."""
+        """Deletes all up to this sequence: the hub has it. Raises Full on a disk that has no room for
+        deleting either: what is left of it is acknowledged another time.
+        """
         while self.reached < min(reached, self._last):
-            with self._held():
+            with self._held(), self._or_as_before():
                 self.reached = min(reached, self._next_step())
                 self._file.freeing(self._delete_reached)
             time.sleep(_WAY_S)
@@ -270,12 +283,17 @@ class Spool:
     # -- without the hub ---------------------------------------------------------------------------
 
     def drop(self, most: int, *, older_than_s: float | None = None) -> int:
-        """Drops the oldest records that are not required, at most so many and some MB. Returns how many."""
+        """Drops the oldest records that are not required, at most so many and some MB. Returns how many: none
+        on a disk that has no room for deleting either.
+        """
         with self._held():
             before = self._clock() - (older_than_s or 0)
             reason: Reason = "full" if older_than_s is None else "old"
             oldest = takewhile(lambda row: row[2] <= before, self._db.execute(_DROPPABLE, (most,)))
-            return self._leave_gaps([(sequence, length) for sequence, length, _ in oldest], reason)
+            try:
+                return self._leave_gaps([(sequence, length) for sequence, length, _ in oldest], reason)
+            except Full:
+                return 0
 
     def erase(self, pipeline: str, entity: str) -> int:
         """Erases the entity's records, from the files too. Returns how many there were. Raises Full on a
@@ -283,14 +301,9 @@ class Spool:
         """
         with self._held():
             found, erased = self._db.execute(_ENTITYS, (pipeline, entity)).fetchall(), 0
-            try:
-                while erased < len(found):
-                    erased += self._leave_gaps(found[erased:], "erased")
-                self._file.forget()
-            except sqlite3.OperationalError as error:
-                if without_room(error):
-                    raise Full from error
-                raise
+            while erased < len(found):
+                erased += self._leave_gaps(found[erased:], "erased")
+            self._file.forget()
             return erased
 
     def depth(self) -> Depth:
@@ -305,16 +318,9 @@ class Spool:
 
     # -- rows ----------------------------------------------------------------------------------
 
-    def _insert(self, rows: Sequence[tuple[object, ...]]) -> bool:
-        """Tells whether there was room for all of them; else there is none."""
-        try:
-            with self._file.transaction():
-                self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, 0, '')", rows)
-        except sqlite3.OperationalError as error:
-            if without_room(error):
-                return False
-            raise
-        return True
+    def _insert(self, rows: Sequence[tuple[object, ...]]) -> None:
+        with self._file.transaction():
+            self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, 0, '')", rows)
 
     def _note(self) -> None:
         boot, ahead = self._clock.boot, self._clock.ahead
@@ -361,9 +367,10 @@ class Spool:
             self._look()
             self._note()
 
-        if sequences:
+        with self._or_as_before():
             self._dropped += len(sequences) if reason != "erased" else 0
-            self._file.freeing(replace)
+            if sequences:
+                self._file.freeing(replace)
         return len(sequences)
 
     def _leave_gap(self, first: int, last: int, reason: Reason) -> None:

@@ -20,6 +20,10 @@ STEP_BYTES: Final = 1 << 20
 """Bytes of records that one transaction may delete: log and reserve have room for it."""
 
 
+class Full(Exception):
+    """Nothing was changed: the file has reached its size, or the disk is full."""
+
+
 class SpoolFile:
     """One connection. Not safe from several threads at once, but for `sync`."""
 
@@ -41,7 +45,7 @@ class SpoolFile:
         except sqlite3.DatabaseError as error:
             if is_damage(error):
                 self.begin_anew()
-            elif without_room(error) and self._reserve.give_back():
+            elif _without_room(error) and self._reserve.give_back():
                 self._open()
             else:
                 raise
@@ -105,24 +109,27 @@ class SpoolFile:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self.db.execute("COMMIT")
-        except BaseException:
-            if self.db.in_transaction:  # SQLite ends some by itself
-                self.db.execute("ROLLBACK")
-            raise
+        """Raises Full where there is no room."""
+        with _or_full():
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:  # SQLite ends some by itself
+                    self.db.execute("ROLLBACK")
+                raise
 
     def freeing(self, change: Callable[[], T]) -> T:
-        """One transaction that has to succeed on a full disk, too; it deletes STEP_BYTES at most."""
-        try:
-            with self.transaction():
-                return change()
-        except sqlite3.OperationalError as error:
-            if not (without_room(error) and self._reserve.give_back()):
-                raise
-        self._bound(grows=False)
+        """One transaction that has to succeed on a full disk, too; it deletes STEP_BYTES at most. Raises
+        Full where others took the reserve's room, and the log has none.
+        """
+        with suppress(Full), self.transaction():
+            return change()
+        if self._reserve.give_back():
+            self._bound(grows=False)
+        with _or_full():
+            self.db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()  # the log's own room is used again
         with self.transaction():
             return change()
 
@@ -134,8 +141,9 @@ class SpoolFile:
                 os.fdatasync(log.fileno())
 
     def forget(self) -> None:
-        """Removes from the log what was deleted."""
-        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Removes from the log what was deleted. Raises Full."""
+        with _or_full():
+            self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     @property
     def has_waste(self) -> bool:
@@ -146,12 +154,10 @@ class SpoolFile:
         """Gives a few free pages back to the disk; tells whether there may be more to give."""
         before = self._free()
         try:
-            # `execute` would give one page back
-            self.db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+            with _or_full():  # `execute` would give one page back
+                self.db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
             self.forget()
-        except sqlite3.OperationalError as error:
-            if not without_room(error):
-                raise
+        except Full:
             return False  # the next time, then
         return 0 < self._free() < before
 
@@ -163,8 +169,18 @@ class SpoolFile:
         return int(pages)
 
 
-def without_room(error: sqlite3.DatabaseError) -> bool:
-    """Tells whether the file's bound, or the disk's end, was reached."""
+@contextmanager
+def _or_full() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if _without_room(error):
+            raise Full from error
+        raise
+
+
+def _without_room(error: sqlite3.DatabaseError) -> bool:
+    # The file's bound, or the disk's end, was reached.
     return _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
