@@ -185,6 +185,19 @@ def test_the_other_column_that_is_nearly_as_likely_is_named(tmp_path: Path) -> N
     assert (told.guess.target.field.name, told.guess.target.close) == ("convicted", ())
 
 
+def test_a_gate_knows_nobody_of_whom_it_saw_other_rows(tmp_path: Path) -> None:
+    """Each of sixty people has six rows, one answer, and a town of their own."""
+    path, draw = tmp_path / "visits.csv", random.Random(1)
+    answers = [draw.choice("ny") for _ in range(60)]
+    rows = [f"p{n % 60},{1000 + n % 60}.5,{draw.random():.3f},{answers[n % 60]}" for n in range(360)]
+    path.write_text("\n".join(["patient_id,town,height,recovered", *rows]) + "\n")
+    found = first(read_table(path))
+    assert found.guess.entity
+    assert found.baseline
+    assert found.baseline.mean < 0.7, "and no nearer to one"
+    assert not [one.name for one in found.guess.fields if one.left_out], "a town is no leak"
+
+
 def test_whom_the_law_protects_is_grouped_and_gated(found: First, pipeline: Pipeline) -> None:
     assert set(pipeline.audit.groups) == {"Geschlecht", "age"}
     quality, *fair = pipeline.audit.gates

@@ -75,7 +75,7 @@ def said(value: Interval | None) -> str:
 
 
 def number(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:z.3f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def tick(value: float, _position: float) -> str:

@@ -35,7 +35,7 @@ def leaks(guess: Guess) -> dict[str, str]:
     """Reasons, by field, why a column cannot have been known beforehand: each with its figure."""
     picked, labels = _labelled(guess)
     target, measure = guess.target.field, _SHOWN[guess.target.task]
-    found = {}
+    groups, found = _groups(guess, picked), {}
     for one in guess.inputs():
         column = one.column
         if _is_twin(column, target.column):
@@ -43,7 +43,7 @@ def leaks(guess: Guess) -> dict[str, str]:
             continue
         if one.type == "text" or len(labels) < _FEWEST:
             continue
-        score = _alone(one, picked, labels, guess.target.task)
+        score = _alone(one, picked, labels, guess.target.task, groups)
         word = afterwards(column.name)
         if guess.target.task == "multiclass" and not _beats_the_most_frequent(score, labels):
             continue
@@ -70,7 +70,7 @@ def baseline(guess: Guess) -> Baseline | None:
     """
     from sklearn.compose import make_column_transformer
     from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
+    from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
 
     picked, labels = _labelled(guess)
@@ -90,12 +90,16 @@ def baseline(guess: Guess) -> Baseline | None:
         *((_treatment(one), place if one.type == "text" else [place]) for place, one in enumerate(inputs))
     )
     model = Ridge() if task == "regression" else LogisticRegression(max_iter=300)
-    by = KFold if task == "regression" else StratifiedKFold
-    folds = by(_FOLDS, shuffle=True, random_state=0)
+    groups = _groups(guess, picked)
+    folds = _folds(_FOLDS, task, grouped=groups is not None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pipeline = make_pipeline(treated, model)
-        scores = cross_val_score(pipeline, table, labels, cv=folds, scoring=_SCORERS[task])
+        scores = cross_val_score(
+            make_pipeline(treated, model), table, labels, groups=groups, cv=folds, scoring=_SCORERS[task]
+        )
+    scores = scores[np.isfinite(scores)]  # a fold of few people may lack a class
+    if len(scores) < 2:
+        return None
     name = "ridge regression" if task == "regression" else "logistic regression"
     mean = float(scores.mean())
     error = error_of_audit(mean, float(scores.std(ddof=1)), labels, round(guess.table.rows * AUDIT), task)
@@ -116,6 +120,25 @@ def error_of_audit(mean: float, deviation: float, labels: Array, rows: int, task
     first, second = mean / (2 - mean), 2 * mean**2 / (1 + mean)
     spread = mean * (1 - mean) + (one - 1) * (first - mean**2) + (other - 1) * (second - mean**2)
     return float(np.sqrt(max(0.0, spread) / (one * other)))
+
+
+def _groups(guess: Guess, rows: list[int]) -> Array | None:
+    """Who each row is about, where somebody has several rows: the audit's rows are of others than those
+    that train, so a fold's must be, too.
+    """
+    if guess.entity is None or guess.entity.unique:
+        return None
+    return np.array([text_of(guess.entity.values[row]) for row in rows])
+
+
+def _folds(count: int, task: str, *, grouped: bool) -> Any:
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+    if task == "regression":
+        by = GroupKFold if grouped else KFold
+    else:
+        by = StratifiedGroupKFold if grouped else StratifiedKFold
+    return by(count, shuffle=True, random_state=0)
 
 
 def _labelled(guess: Guess) -> tuple[list[int], Array]:
@@ -141,7 +164,7 @@ def _is_twin(column: Column, target: Column) -> bool:
     return full and len(pairs) == len(values) == len(labels) > 1 and len(values) <= len(column.present) / 5
 
 
-def _alone(one: Field, rows: list[int], labels: Array, task: str) -> float:
+def _alone(one: Field, rows: list[int], labels: Array, task: str, groups: Array | None) -> float:
     """Score of a small tree on this column, out of fold."""
     from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
     from sklearn.model_selection import cross_val_predict
@@ -160,7 +183,12 @@ def _alone(one: Field, rows: list[int], labels: Array, task: str) -> float:
             column = column.astype(np.float64)
         try:
             said = cross_val_predict(
-                tree, column, labels, cv=3, method="predict_proba" if task == "binary" else "predict"
+                tree,
+                column,
+                labels,
+                groups=groups,
+                cv=_folds(3, task, grouped=groups is not None),
+                method="predict_proba" if task == "binary" else "predict",
             )
         except ValueError:  # fewer rows of a class than folds
             return 0.0

@@ -88,7 +88,7 @@ def _summary(one: Field) -> str:
         return f"from {low:g} to {high:g}, median {middle:g}"
     if one.type == "text" or one.personal:
         return ""  # a page that travels shows nobody's own words
-    return ", ".join(f"{value[:30]} {count:,}" for value, count in column.counts.most_common(4))
+    return ", ".join(f"{value[:30]}: {count:,}" for value, count in column.counts.most_common(4))
 
 
 def _picture(one: Field) -> str:
