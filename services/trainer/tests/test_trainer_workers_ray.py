@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from workers_suite import HANGS, MODULE, WorkersSuite, ended, fitting_of, gone, lend, parts, pid_of
+from workers_suite import EPOCHS, HANGS, MODULE, WorkersSuite, ended, fitting_of, gone, lend, parts, pid_of
 
 from penstock.contracts.errors import Unavailable
 from penstock.runtime.marked import marked
@@ -68,3 +71,19 @@ class TestRay(WorkersSuite):
         assert all(gone(pid) for pid in pids)
         workers.start(Order(file, tmp_path / "checkpoint.pt", 2, steps=3))
         assert ended(workers) == Ended()
+
+
+def test_a_node_that_dies_leaves_the_rest_to_train_the_same_model(tmp_path: Path) -> None:
+    """On a cluster that was there before, whose nodes meet at a port."""
+    program = Path(__file__).with_name("ray_nodes.py")
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(
+        [sys.executable, program, tmp_path], env=environment, stdout=subprocess.PIPE, check=True, timeout=120
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["epochs"] == list(range(1, EPOCHS + 1))
+    assert found["said"] == [
+        {"workers": 2, "because": ""},
+        {"workers": 1, "because": "2 were asked for, and there was room for 1"},
+    ]
+    assert found["several"] == pytest.approx(found["one"], abs=1e-4)
