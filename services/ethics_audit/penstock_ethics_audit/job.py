@@ -13,6 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import matplotlib.backends.backend_mixed  # noqa: F401  these three load late, and each audit needs them
+import model_signing.verifying  # noqa: F401
+import pyarrow.dataset  # noqa: F401
 import structlog
 from pydantic import BaseModel
 

@@ -1,5 +1,6 @@
 """The training job: a process of its own that fetches, trains, packages. `python -m
-penstock_trainer.job` is started by the runtime.
+penstock_trainer.job` is started by the runtime. What every run needs is imported here: its fork
+server loads it once, with torch for seconds, and no run does.
 
 A job that was killed goes on from its checkpoint: the training set is the same (it is made once for
 a run's id), and so are the weights.
@@ -10,11 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from penstock.contracts.digests import digits_of
@@ -27,19 +27,21 @@ from penstock.feature_store.v1 import feature_store_pb2 as features
 from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.model_registry.v1 import model_registry_pb2_grpc
+from penstock.modelkit.baselines import baselines
+from penstock.modelkit.build import Built, build
+from penstock.modelkit.training import Loop
+from penstock.packages import archive
 from penstock.packages.facts import verify_fact
 from penstock.packages.keys import Keys
+from penstock.packages.parts import Origin
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.child import JobContext, job_main
 from penstock.runtime.patience import patiently
+from penstock_trainer.packaging import package
 from penstock_trainer.receiving import received
 from penstock_trainer.settings import Settings
 from penstock_trainer.workers.choice import spread
-
-if TYPE_CHECKING:
-    from penstock.modelkit.build import Built
-    from penstock.modelkit.training import Loop
 
 REGISTRY_TIMEOUT_S = 10.0
 LIKELY_ROWS = 10_000  # of a training set that is still being put together
@@ -55,10 +57,7 @@ def run(job: JobContext) -> dict[str, Any]:
         job.progress({"training_set": training_set, "epochs": 0})
         plan = planned(applied, training_set.rows.get("train", 0))
         return _import(job, plan.pipeline, training_set, settings, requested.imported)
-    # torch takes 3 s to import; the feature store needs some to join. Both at once.
-    likely = planned(applied, LIKELY_ROWS).pipeline
-    threading.Thread(target=_import_family, args=(likely,), daemon=True).start()
-    work = settings.runs_dir / job.id
+    work, likely = settings.runs_dir / job.id, planned(applied, LIKELY_ROWS).pipeline
     with spread(likely, work / "workers", settings, job.progress) as loop:
         training_set = asyncio.run(_training_set(job, settings, requested))
         plan = planned(applied, training_set.rows.get("train", 0))
@@ -108,12 +107,6 @@ async def _training_set(job: JobContext, settings: Settings, requested: Training
     return training_set
 
 
-def _import_family(pipeline: Pipeline) -> None:
-    from penstock.modelkit.family import family_of
-
-    family_of(pipeline.model)
-
-
 def _train(
     job: JobContext,
     plan: Plan,
@@ -124,8 +117,6 @@ def _train(
     loop: Loop | None,
 ) -> dict[str, Any]:
     """Raises Conflict where the model is not that of the study's trial."""
-    from penstock.modelkit.build import build
-
     pipeline = plan.pipeline
     built = build(
         pipeline,
@@ -164,8 +155,6 @@ def _baselines(pipeline: Pipeline, work: Path) -> dict[str, bytes]:
     """Graphs of simpler models on the rows that lie in `work`. A pipeline of before they were has none."""
     if pipeline.defaults < BY_ROWS or not pipeline.training.baselines:
         return {}
-    from penstock.modelkit.baselines import baselines
-
     return baselines(pipeline, work / "train.parquet", work / "validation.parquet")
 
 
@@ -174,7 +163,6 @@ def _import(
 ) -> dict[str, Any]:
     """Packages a graph that was made elsewhere. Raises Invalid for what is wrong with it."""
     from penstock.modelkit.imports.build import build_imported
-    from penstock.packages.parts import Origin
 
     artifacts, work = Artifacts(settings.platform.artifact_roots), settings.runs_dir / job.id
     built = build_imported(
@@ -202,9 +190,6 @@ def _hand_in(
     **said: Any,
 ) -> dict[str, Any]:
     """Writes the package, stores it, and returns the job's result."""
-    from penstock.packages import archive
-    from penstock_trainer.packaging import package
-
     directory = work / "package"
     shutil.rmtree(directory, ignore_errors=True)  # of an attempt that was killed here
     digest = package(
