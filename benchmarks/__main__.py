@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data_plane import of_ingest
+from benchmarks.data_plane import of_ingest, of_online, of_predict
 from benchmarks.figure import Figure
 from benchmarks.sites import of_answers, of_offline, of_sites, of_wire
 from benchmarks.tuning import of_picks, of_searches, of_studies, of_trials, of_workers
@@ -42,11 +42,15 @@ def main() -> int:
         parity = script("parity", "--home", str(home))
         say("serving")
         serving = script("serving", "--home", str(home))
+        say("predictions by entity")
+        predict = script("predict", "--home", str(home))
     finally:
         subprocess.run([Path(sys.executable).parent / "penstock", "down"], env=environment, check=False)
         shutil.rmtree(home, ignore_errors=True)
     say("ingest")
     ingest = script("ingest_throughput")
+    say("online features")
+    online = script("online")
     say("a site's events, in and out")
     edge = script("edge")
     say("a site's answers")
@@ -90,6 +94,8 @@ def main() -> int:
     figures = [
         *table(demo_s, time.monotonic() - began, idle, parity, quality),
         *of_ingest(ingest),
+        *of_online(online),
+        *of_predict(predict),
         *of_sites(edge),
         *of_answers(answers),
         *of_wire(wire),

@@ -226,6 +226,7 @@ def test_a_collector_that_is_away_harms_nothing(tmp_path: Path) -> None:
         ("/inference.GRPCInferenceService/ModelInfer", None, 0.01),
         ("/penstock.edge_gateway.v1.SiteService/Publish", None, 0.01),
         ("/penstock.edge_gateway.v1.SiteService/GetStatus", None, 1.0),
+        ("/penstock.feature_store.v1.FeatureStoreService/GetOnlineFeatures", None, 0.01),
     ],
 )
 def test_one_inference_in_a_hundred_has_a_span_and_each_of_a_caller_that_traces(

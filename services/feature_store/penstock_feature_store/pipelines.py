@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -92,16 +93,26 @@ class Held:
     def close(self) -> None:
         self.reader.close()
 
+    @cached_property
+    def features(self) -> Sequence[str]:
+        """`source.field` of each of the pipeline's features."""
+        return [feature.source_field for feature in self.pipeline.resolved_features().values()]
+
+    @cached_property
+    def references(self) -> Mapping[str, tuple[str, str]]:
+        """(source, field) by `source.field`."""
+        sources = self.pipeline.sources
+        return {f"{name}.{field}": (name, field) for name in sources for field in sources[name].fields}
+
     def reference(self, reference: str) -> tuple[str, str]:
         """(source, field) of `source.field`. Raises Invalid that names the nearest."""
-        sources = self.pipeline.sources
-        known = [f"{source}.{field}" for source, declared in sources.items() for field in declared.fields]
-        if reference not in known:
-            raise Invalid(
-                f"no field `{reference}`", where=self.pipeline.pipeline, remedy=nearest(reference, known)
-            )
-        source, _, field = reference.partition(".")
-        return source, field
+        if known := self.references.get(reference):
+            return known
+        raise Invalid(
+            f"no field `{reference}`",
+            where=self.pipeline.pipeline,
+            remedy=nearest(reference, list(self.references)),
+        )
 
 
 @dataclass(eq=False)

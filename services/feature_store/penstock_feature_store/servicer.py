@@ -25,8 +25,9 @@ from penstock_feature_store.erasure import Erased, Erasures
 from penstock_feature_store.lake.barrier import Barrier
 from penstock_feature_store.lake.ownership import Forwarding
 from penstock_feature_store.lake.reading import once
-from penstock_feature_store.online.stores import Row, Scalar
-from penstock_feature_store.pipelines import Held, Owned, Pipelines
+from penstock_feature_store.online.features import features_of
+from penstock_feature_store.online.packed import value_of
+from penstock_feature_store.pipelines import Owned, Pipelines
 from penstock_feature_store.training.sets import TrainingSets
 
 _ERASED = counter(metrics.ERASED)
@@ -89,18 +90,12 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
                 where="entities",
                 remedy="Ask in several calls",
             )
-        fields = list(request.fields) or [
-            feature.source_field for feature in held.pipeline.resolved_features().values()
-        ]
         began = time.perf_counter()
-        rows = await asyncio.to_thread(
-            _read_online, held, list(request.entities), list(dict.fromkeys(fields))
+        response = await features_of(
+            held, list(request.entities), list(request.fields) or held.features, datetime.now(UTC)
         )
-        entities = [
-            _entity(entity, fields, found) for entity, found in zip(request.entities, rows, strict=True)
-        ]
-        _measure(request.pipeline, time.perf_counter() - began, entities)
-        return pb.GetOnlineFeaturesResponse(fields=fields, entities=entities)
+        _measure(request.pipeline, time.perf_counter() - began, response.entities)
+        return response
 
     @_of_the_owner
     async def CreateTrainingSet(
@@ -142,32 +137,6 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
     async def GetRecords(self, request: pb.GetRecordsRequest, context: Context) -> pb.GetRecordsResponse:
         held = self._pipelines.owned(request.pipeline)
         return pb.GetRecordsResponse(records=await asyncio.to_thread(_records, held, request))
-
-
-def _read_online(held: Held, entities: list[str], fields: list[str]) -> list[dict[str, Row]]:
-    by_source: dict[str, list[str]] = {}
-    for source, field in map(held.reference, fields):
-        by_source.setdefault(source, []).append(field)
-    now = datetime.now(UTC)
-    rows = {source: held.reader.read(source, entities, asked, now) for source, asked in by_source.items()}
-    return [{source: found[place] for source, found in rows.items()} for place in range(len(entities))]
-
-
-def _entity(entity: str, fields: list[str], rows: dict[str, Row]) -> pb.EntityFeatures:
-    """Found when any source has a row that counts; expired when all that there are no longer do."""
-    kinds = {row.status for row in rows.values()}
-    status = next((kind for kind in ("found", "expired") if kind in kinds), "not_found")
-    values = {
-        f"{source}.{field}": value for source, row in rows.items() for field, value in row.values.items()
-    }
-    origins = {source: row.origin for source, row in rows.items() if row.origin and row.status == status}
-    return pb.EntityFeatures(
-        entity=entity,
-        status=pb.EntityFeatures.Status.Value(f"STATUS_{status.upper()}"),
-        values=[_value(values.get(field)) for field in fields],
-        time=timestamp(max((origin.time for origin in origins.values()), default=None)),
-        events={source: origin.event_id for source, origin in origins.items()},
-    )
 
 
 def _measure(pipeline: str, seconds: float, entities: Sequence[pb.EntityFeatures]) -> None:
@@ -220,22 +189,10 @@ def _records(held: Owned, request: pb.GetRecordsRequest) -> list[pb.Record]:
             partition=row[names.PARTITION],
             offset=row[names.OFFSET],
             traceparent=row[names.TRACE] or "",
-            fields={field: _value(row.get(names.column_of(field))) for field in fields},
+            fields={field: value_of(row.get(names.column_of(field))) for field in fields},
         )
         for row in table.slice(0, min(request.limit or 100, MAX_RECORDS)).to_pylist()
     ]
-
-
-def _value(value: Scalar) -> pb.Value:
-    match value:
-        case None:
-            return pb.Value()
-        case bool():
-            return pb.Value(boolean=value)
-        case str():
-            return pb.Value(text=value)
-        case _:
-            return pb.Value(number=value)
 
 
 def _remaining(context: Context) -> float:

@@ -19,11 +19,17 @@ from penstock.contracts.dataplane import EARLIEST, LATEST, MAX_IDENTIFIER, MAX_N
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.kafka.messages import Partition
 from penstock.testing.wait import until
+from penstock_feature_store import names
 from penstock_feature_store.lake.batches import Received, source_schema, table_of
 from penstock_feature_store.lake.lake import SourceLake
-from penstock_feature_store.online.stores import OnlineStore, Origin
+from penstock_feature_store.online.definitions import KEY_VERSION
+from penstock_feature_store.online.feast_import import Value, _redis_key, serialize_entity_key
+from penstock_feature_store.online.features import features_of, from_columns, from_packed
+from penstock_feature_store.online.packed import FOUND, NOT_FOUND
+from penstock_feature_store.online.rows import Origin
+from penstock_feature_store.online.stores import OnlineStore, key_of, serialized_key
 from penstock_feature_store.online.writer import step
-from penstock_feature_store.pipelines import Gate, Owned
+from penstock_feature_store.pipelines import Gate, Held, Owned
 
 PIPELINE = credit_risk()
 FIELDS = ["income", "purpose", "Married", "country_y"]
@@ -117,6 +123,75 @@ def test_what_ingest_accepts_at_most_is_held(store: OnlineStore, time: datetime,
     assert str(row.values) == str({"income": number, "purpose": "a\u2028\x7f"})
 
 
+async def test_a_packed_row_says_what_its_columns_do(online_world: OnlineWorld) -> None:
+    """Whichever fields are asked for, of one source or two, found or expired or not there."""
+    pipeline = changed(
+        lambda spec: spec["features"].update(defaulted={"from": "outcomes.defaulted"}), "two-sources"
+    )
+    every = [f"applications.{field}" for field in FIELDS]
+    of_two = [every[0], "outcomes.defaulted", every[1]]
+    with online_world.opened(pipeline) as store:
+        held = Held(pipeline, 1, store)
+        write(store, record(1, "both", 1, {"income": -0.0, "purpose": "ж", "Married": False}))
+        write(store, record(1, "both", 2.5, {"defaulted": True}), source="outcomes")
+        write(store, record(0, "both", 0, {"income": 7.0}), record(2, "late", 60_000, {"country_y": "nl"}))
+        write(store, record(3, "late", 0, {"defaulted": None}), source="outcomes")
+        for fields in (every, every[1:3], [*every[::-1], *every], of_two, ["outcomes.defaulted"]):
+            for age in (timedelta(minutes=3), timedelta(days=30, minutes=2), timedelta(days=41)):
+                asked = held, ["both", "nobody", "late", "both"], fields, EPOCH + age
+                assert None not in from_packed(*asked)
+                assert list((await features_of(*asked)).entities) == from_columns(*asked)
+
+
+async def test_features_are_read_without_the_columns_and_without_waiting_for_a_writer(
+    store: OnlineStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"packed-{number}" for number in range(300)]
+    write(store, *(record(number, name, 0, {"income": float(number)}) for number, name in enumerate(names)))
+
+    def read(*_: object) -> None:
+        raise AssertionError("the columns were read")
+
+    with monkeypatch.context() as patched, store._turn():
+        patched.setattr(store, "read", read)
+        for count in (1, 100, 300):
+            held = Held(PIPELINE, 1, store)
+            found = (await features_of(held, names[:count], ["applications.income"], EPOCH)).entities
+            assert [one.entity for one in found] == names[:count]
+            assert [one.values[0].number for one in found] == list(range(count))
+
+
+async def test_where_the_packed_row_is_not_the_columns_they_tell(online_world: OnlineWorld) -> None:
+    """A row that an older version wrote over a packed one; a pipeline that asks for other fields."""
+    before = changed(lambda spec: None, "repacked")
+    day = timedelta(days=1)
+    with online_world.opened(before) as store:
+        write(store, record(0, "a", 0, {"income": 1.0}), record(0, "b", 0, {"income": 2.0}))
+        values = {"income": Value(double_val=3.0), names.ORIGIN: Value(string_val=f"{10**15} 9 0 ev-9")}
+        row = key_of("a"), values, EPOCH, EPOCH
+        store._provider.online_write_batch(store._config, store._views["applications"], [row], None)
+        old, new = store.features("applications", ["a", "b"], EPOCH)
+        assert old is None
+        assert new is not None
+        columns = from_columns(Held(before, 1, store), ["a"], ["applications.income"], EPOCH)
+        assert columns[0].events == {"applications": "ev-9"}
+    fewer = changed(
+        lambda spec: spec.update(features={"purpose": {"from": "applications.purpose"}}), "repacked"
+    )
+    with online_world.opened(fewer) as store:
+        assert store.features("applications", ["b"], EPOCH + day) == [None]
+        found = await features_of(Held(fewer, 2, store), ["b"], ["applications.income"], EPOCH + day)
+        assert [value.number for value in found.entities[0].values] == [2.0]
+
+
+@given(st.text(max_size=20))
+def test_a_key_is_feast_s(entity: str) -> None:
+    whole = serialize_entity_key(key_of(entity), entity_key_serialization_version=KEY_VERSION)
+    assert serialized_key(entity) == whole
+    redis = _redis_key("loans", key_of(entity), entity_key_serialization_version=KEY_VERSION)
+    assert serialized_key(entity) + b"loans" == redis
+
+
 def test_missing_is_missing_and_nobody_is_not_there(store: OnlineStore) -> None:
     write(store, record(0, "bare", 0, {}))
     bare, nobody = store.read("applications", ["bare", "nobody"], FIELDS, EPOCH)
@@ -196,6 +271,10 @@ def test_an_erased_row_leaves_no_byte(online_world: OnlineWorld, store: OnlineSt
     assert not store.erase(["applications", "outcomes"], "Rosalind-1920")
     until(lambda: not online_world.holds("Rosalind-1920"), what="the store's files are written anew")
     assert incomes(store, "Rosalind-1920", "Francis-1916") == [None, 2.0]
+    gone, here = store.features("applications", ["Rosalind-1920", "Francis-1916"], EPOCH)
+    assert gone is not None
+    assert here is not None
+    assert (gone[0], here[0]) == (NOT_FOUND, FOUND)
 
 
 def test_an_erasure_takes_what_no_pipeline_declares_any_more(online_world: OnlineWorld) -> None:
@@ -245,6 +324,9 @@ def test_values_leave_by_when_they_were_published(store: OnlineStore) -> None:
     assert not store.expire("outcomes", EPOCH + timedelta(days=2))
     found = store.read("outcomes", ["published-0", "published-1"], ["defaulted"], EPOCH)
     assert [row.status for row in found] == ["not_found", "found"]
+    (gone,) = store.features("outcomes", ["published-0"], EPOCH)
+    assert gone is not None
+    assert gone[0] == NOT_FOUND
     assert incomes(store, "published-0") == [1.0]
 
 

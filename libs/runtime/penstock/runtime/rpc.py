@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import grpc
 import structlog
@@ -36,8 +36,13 @@ DEFAULT_DEADLINE_S = 60.0  # for unary calls whose client sets none
 MAX_MESSAGE_BYTES = 64 << 20
 _UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/penstock.status.", "/penstock.door.")
 # Calls that come by the thousand: a span for those of a caller that traces, and for one of so many
-# others. A span takes as long as a small model, or as keeping an event.
-_MANY, _ONE_OF = ("/inference.", "/penstock.edge_gateway.v1.SiteService/Publish"), 100
+# others. A span takes as long as a small model, or as keeping an event, or reading one.
+_MANY: Final = (
+    "/inference.",
+    "/penstock.edge_gateway.v1.SiteService/Publish",
+    "/penstock.feature_store.v1.FeatureStoreService/GetOnlineFeatures",
+)
+_ONE_OF: Final = 100
 # Statuses that make a server's span an error, by OpenTelemetry's semantic conventions for gRPC.
 _OUR_FAULT = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}

@@ -49,7 +49,7 @@ try:
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
     from feast.repo_config import RegistryConfig
-    from feast.types import Bool, Float64, String, UnixTimestamp
+    from feast.types import Bool, Bytes, Float64, String, UnixTimestamp
     from feast.value_type import ValueType
 finally:
     typeguard.typechecked = _checked
@@ -74,6 +74,7 @@ def load_join() -> None:
 
 __all__ = [
     "Bool",
+    "Bytes",
     "Entity",
     "EntityKey",
     "FeatureStore",

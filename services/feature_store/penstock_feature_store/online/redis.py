@@ -28,7 +28,7 @@ from penstock_feature_store.online import sqlite as online_sqlite
 from penstock_feature_store.online.definitions import KEY_VERSION
 from penstock_feature_store.online.feast_import import Value, _mmh3, _redis_key, _redis_key_prefix
 from penstock_feature_store.online.redis_server import Address, connect, told, write_anew
-from penstock_feature_store.online.stores import OnlineStore, OnlineStores, key_of
+from penstock_feature_store.online.stores import OnlineStore, OnlineStores, key_of, serialized_key
 
 AT_ONCE = 1_000  # keys asked for in one go while rows expire
 _PREFIX: bytes = _redis_key_prefix([names.ENTITY])
@@ -106,6 +106,14 @@ class RedisOnlineStore(OnlineStore):
                         self._redis.hdel(key, *fields)
         with self._turn():
             write_anew(self._redis, str(self._address))
+
+    def _packed(self, source: str, entities: Sequence[str]) -> Sequence[tuple[bytes | None, bytes | None]]:
+        view, project = self._views[source], self._project.encode()
+        fields = [_field(view, name) for name in (names.ORIGIN, names.ROW)]
+        with self._turn(), self._pipe() as asked:
+            for entity in entities:
+                asked.hmget(serialized_key(entity) + project, fields)
+            return [(origin, packed) for origin, packed in asked.execute()]
 
     def _pipe(self) -> Any:
         return self._redis.pipeline(transaction=False)

@@ -23,7 +23,7 @@ from penstock_feature_store.online.stores import OnlineStores
 log = structlog.get_logger(__name__)
 
 # Rises when the generated definitions change their form: every repository is applied again.
-LAYOUT = 1
+LAYOUT = 2
 
 
 def apply(pipeline: Pipeline, folder: Path, lake: Path, stores: OnlineStores) -> bool:

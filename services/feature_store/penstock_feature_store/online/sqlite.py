@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,11 +18,17 @@ from penstock.contracts.pipeline import Pipeline
 from penstock_feature_store import names
 from penstock_feature_store.online.definitions import KEY_VERSION, SQLITE
 from penstock_feature_store.online.feast_import import serialize_entity_key
-from penstock_feature_store.online.stores import OnlineStore, OnlineStores, key_of
+from penstock_feature_store.online.stores import (
+    OnlineStore,
+    OnlineStores,
+    key_of,
+    serialized_key,
+)
 
 log = structlog.get_logger(__name__)
 
 BUSY_S = 30.0
+READ_S = 1.0  # a reader waits while the file is set up; no writer holds it up
 _POSITIONS = (
     "CREATE TABLE IF NOT EXISTS penstock_positions (source TEXT, part INTEGER, next INTEGER, PRIMARY KEY"
     " (source, part))"
@@ -30,17 +36,25 @@ _POSITIONS = (
 
 
 class SqliteOnlineStore(OnlineStore):
-    """One connection of Feast's; calls take turns. Rows and positions lie in one file, so that they
-    are lost together.
+    """One connection of Feast's, whose calls take turns, and one that only reads: the file's log lets it
+    go on while rows are written. Rows and positions lie in one file, so that they are lost together.
     """
+
+    at_hand = True
 
     def __init__(self, folder: Path, pipeline: Pipeline) -> None:
         super().__init__(folder, pipeline, SQLITE)
         self._path = _path(folder)
         self._project = names.project_of(pipeline.pipeline)
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._reader: sqlite3.Connection | None = None
 
     def close(self) -> None:
+        with self._reading:
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = None
         with self._lock:
             connection, self._provider.online_store._conn = self._provider.online_store._conn, None
             if connection is not None:
@@ -91,6 +105,24 @@ class SqliteOnlineStore(OnlineStore):
                 connection.execute(f'DELETE FROM "{table}" WHERE {where}', (value,)).rowcount  # noqa: S608  both names are ours
                 for table in present & tables
             )
+
+    def _packed(self, source: str, entities: Sequence[str]) -> Sequence[tuple[bytes | None, bytes | None]]:
+        table = f'"{self._project}_{names.view_of(source)}"'
+        statement = (
+            f"SELECT origin.entity_key, origin.value, packed.value FROM {table} origin"  # noqa: S608  ours
+            f" LEFT JOIN {table} packed ON packed.entity_key = origin.entity_key AND packed.feature_name = ?"
+            f" WHERE origin.feature_name = ? AND origin.entity_key IN ({', '.join('?' * len(entities))})"
+        )
+        keys = list(map(serialized_key, entities))
+        with self._reading:
+            if self._reader is None:
+                address = f"{self._path.resolve().as_uri()}?mode=ro"
+                self._reader = sqlite3.connect(
+                    address, uri=True, timeout=READ_S, isolation_level=None, check_same_thread=False
+                )
+            rows = self._reader.execute(statement, (names.ROW, names.ORIGIN, *keys)).fetchall()
+        held = {key: (origin, packed) for key, origin, packed in rows}
+        return [held.get(key, (None, None)) for key in keys]
 
     def _turn(self) -> AbstractContextManager[object]:
         return self._lock
