@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.client import ClientSettings, Penstock
 from penstock.client.events import _message
+from penstock.contracts.connection import KafkaSettings
 from penstock.contracts.dataplane import read_json
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Invalid, Unavailable
 
 
 @pytest.mark.parametrize(
@@ -75,3 +77,13 @@ def test_what_json_writes_of_a_row_is_what_the_client_publishes_and_keys_by(row:
     entity = row.get("who")
     if isinstance(entity, str) or (isinstance(entity, int) and -(2**63) <= entity < 2**64):
         assert key == str(read_json(said)["who"]).encode()
+
+
+def test_what_a_client_of_kafka_tries_again_is_no_output(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.client.events.TIMEOUT_S", 1.0)
+    nobody = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    with Penstock(ClientSettings(kafka=nobody)) as penstock, pytest.raises(Unavailable):
+        list(penstock.events.read("some"))
+    assert capfd.readouterr() == ("", "")

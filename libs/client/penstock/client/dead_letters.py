@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaException, Message, Producer
 
-from penstock.client.events import TIMEOUT_S, Events
+from penstock.client.events import KAFKA_LOG, TIMEOUT_S, Events
 from penstock.contracts.connection import KafkaSettings
 from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.topics import DEAD_LETTERS
@@ -72,7 +72,8 @@ class DeadLetters:
         # No transaction: its marker would be the control topic's last offset, which no reader's
         # position ever passes.
         producer = Producer(
-            self._kafka.client(enable_idempotence=True, message_timeout_ms=round(TIMEOUT_S * 1000))
+            self._kafka.client(enable_idempotence=True, message_timeout_ms=round(TIMEOUT_S * 1000)),
+            logger=KAFKA_LOG,
         )
         refusal = f"Kafka at {self._kafka.bootstrap_servers} does not take the event"
         try:

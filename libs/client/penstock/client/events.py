@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,11 @@ from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 TIMEOUT_S = 30.0
 GATHER_S = 0.05  # that a read waits for a thousand messages: most topics hold fewer
+KAFKA_LOG = logging.getLogger("penstock.client.librdkafka")
+"""Heard by who configures logging: librdkafka would write to stderr, amid a person's output, what it
+tries again by itself.
+"""
+KAFKA_LOG.addHandler(logging.NullHandler())
 _REJECT = TypeAdapter(Reject)
 
 
@@ -125,7 +131,8 @@ class Events:
                 compression_type="lz4",
                 message_timeout_ms=round(TIMEOUT_S * 1000),
                 queue_buffering_max_messages=100_000,
-            )
+            ),
+            logger=KAFKA_LOG,
         )
 
     def _produce(
@@ -221,7 +228,8 @@ class Events:
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 isolation_level="read_committed",
-            )
+            ),
+            logger=KAFKA_LOG,
         )
         try:
             yield consumer
