@@ -57,7 +57,7 @@ def init(
     said = f"target    {guess.field.name}: {guess.task}"
     said += f", positive {guess.positive}" if guess.positive is not None else ""
     if guess.close:
-        said += f"; nearly as likely: {', '.join(guess.close)}: --target {guess.close[0]}"
+        said += f"; nearly as likely: {' or '.join(guess.close)} (--target {guess.close[0]})"
     elif guess.mere:
         said += f"; a mere guess, {guess.why}: another by --target COLUMN"
     next_step = f"wrote {to}. {'Mend that' if lacks else 'Read it'}, then: penstock validate {to}"
