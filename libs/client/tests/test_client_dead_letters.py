@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 
 from penstock.client import ClientSettings, Penstock
 from penstock.contracts.connection import KafkaSettings
-from penstock.contracts.errors import NotFound
+from penstock.contracts.errors import Invalid, NotFound
 from penstock.contracts.topics import SHARED, dead_letter_topic
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.testing.broker import Kafka
@@ -64,6 +64,12 @@ def test_a_letter_that_was_given_back_is_marked_and_its_event_is_on_its_topic(
         }
         with pytest.raises(NotFound, match="no dead letter `audits/0/9`"):
             client.dead_letters.replay("audits/0/9")
+        producer = Producer(settings.client())
+        of_a_site = HEADERS | {"dlq-site": b"branch-1", "dlq-left-out": b"the record"}
+        producer.produce(settings.topic(LETTERS), b"", headers=of_a_site)
+        assert producer.flush(10) == 0
+        with pytest.raises(Invalid, match="does not hold the record, which site branch-1 forwarded"):
+            client.dead_letters.replay([*client.dead_letters.list()][-1].id)
 
 
 def test_a_topic_is_read_to_its_end_without_waiting_for_more(settings: KafkaSettings) -> None:

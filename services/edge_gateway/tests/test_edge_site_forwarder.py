@@ -21,12 +21,13 @@ from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
 from penstock.runtime import rpc
 from penstock.testing.wait import until_async
 from penstock.testing.wire import Wire
-from penstock_edge_gateway.site import forwarder, hub
+from penstock_edge_gateway.site import forwarder, greeting, hub
 from penstock_edge_gateway.site.forwarder import Forwarder
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.spool import Record, Spool
 from penstock_edge_gateway.site.spool_file import Full
+from penstock_edge_gateway.standby import STANDBY
 
 
 class Topics(hub_pb2_grpc.HubServiceServicer):
@@ -41,9 +42,13 @@ class Topics(hub_pb2_grpc.HubServiceServicer):
         self.clock: datetime | None = None  # the site's, as it told last
         self.waits = asyncio.Event()  # until it is set, the first batch waits
         self.waits.set()
+        self.refuses: list[int] | None = None  # those that asked to count again, while none may
         self.early = 0  # batches of which nothing was taken: the one before had not come
 
     async def Hello(self, request: hub_pb2.HelloRequest, context: Any) -> hub_pb2.HelloResponse:
+        if self.refuses is not None:
+            self.refuses.append(request.superseded)
+            raise Refused("its copy calls")
         self.incarnation += 1
         self.clock = request.clock.ToDatetime(UTC)
         return hub_pb2.HelloResponse(incarnation=self.incarnation, positions=self.positions)
@@ -266,6 +271,46 @@ async def test_a_cloned_disk_stops_the_older_start(
     assert older.refused == "another start of this site forwards"
     assert topics.written == []
     assert spool.depth().records == 4
+
+
+async def test_a_superseded_start_forwards_again_once_the_copy_of_its_disk_is_silent(
+    topics: Topics, spool: Spool, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(greeting, "REFUSED_S", 0.02)
+    asked: list[int] = []
+
+    async def watch() -> None:
+        await asyncio.Event().wait()
+
+    async with grpc.aio.insecure_channel(wire.address) as channel:
+        reached, lane = Hub(channel), Lane("events", spool)
+        running = asyncio.create_task(greeting.with_hub(reached, watch, [Forwarder(lane, reached)]))
+        await until_async(lambda: reached.incarnation == 1)
+        topics.incarnation, topics.refuses = 2, asked  # the copy has started, and forwards
+        topics.positions["events"] = hub_pb2.Position(epoch=spool.epoch, sequence=3)
+        await lane.keep(events(0, 4))
+        await until_async(lambda: len(asked) > 2, what="it asks to count again")
+        assert (set(asked), topics.written, spool.depth().records) == ({1}, [], 4)
+        topics.refuses = None
+        await empty(spool)
+        running.cancel()
+    assert topics.written == bodies(4), "and not what the copy left of them"
+
+
+async def test_a_hub_that_stands_by_is_followed_by_the_one_that_forwards(
+    topics: Topics, spool: Spool, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "LONGEST_S", 60.0)
+    stands_by = Unavailable("this hub does not forward: replica 1 does", where=STANDBY)
+    turns = iter([stands_by] * 5)
+    monkeypatch.setattr(
+        Topics, "raises", property(lambda _: next(turns, None), lambda *_: None), raising=False
+    )
+    spool.append(events(0, 3))
+    async with forwarding(spool, wire):
+        async with asyncio.timeout(10):
+            await empty(spool)
+    assert topics.written == bodies(3)
 
 
 async def test_what_the_hub_refuses_waits(topics: Topics, spool: Spool, wire: Wire) -> None:

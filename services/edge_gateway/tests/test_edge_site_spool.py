@@ -369,3 +369,32 @@ def test_killed_anywhere_it_has_all_that_it_took(path: Path, durable: bool) -> N
             assert found == [*range(spool.reached, batch.last)]  # sequence = number + 1
             assert batch.last in (int(said), int(said) + 5)  # at most the one that it could not confirm
             number = batch.last
+
+
+def test_a_checkpoint_keeps_nobody_waiting_and_lets_the_log_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, held, go_on = tmp_path / "p.db", threading.Event(), threading.Event()
+    moves = SpoolFile.checkpoint_beside
+
+    def slow(file: SpoolFile) -> None:
+        moves(file)
+        held.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(SpoolFile, "checkpoint_beside", slow)
+    large = [Record("loans", "", "", b"x" * 4000)] * 100
+    with Spool(path, durable=False, size=64 << 20) as spool:
+        spool.append(large)
+        assert spool.logged > 400_000
+        moving = threading.Thread(target=spool.checkpoint)
+        moving.start()
+        assert held.wait(10)
+        spool.append(large[:1])  # would wait for ever
+        go_on.set()
+        moving.join()
+        log = path.with_name("p.db-wal")
+        before = log.stat().st_size
+        spool.append(large[:50])
+        assert (log.stat().st_size, spool.logged < 250_000) == (before, True), "it was begun anew"
+        assert len(spool.read(1000, 1 << 30).entries) == 151

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.errors import NotFound
+from penstock.contracts.errors import NotFound, Refused
 from penstock.edge_gateway.v1.edge_gateway_pb2 import EnrollSiteRequest, GetSiteRequest, ListSitesRequest
 from penstock.runtime.store import Store, assert_migrations_match
 from penstock_edge_gateway.hub.authority import Authority
@@ -38,6 +38,14 @@ async def test_sites_are_listed_by_name_and_one_that_is_none_is_not_found(
         assert Token.read(made.token).site == name
     clock = NOW + timedelta(hours=1)
     assert await store.write(lambda effect: sites.begin("branch-1", clock, effect)) == 1
+    with pytest.raises(Refused, match="start 1 of this site was followed by start 2, which called 0 s ago"):
+        await store.write(
+            lambda effect: (
+                sites.begin("plant-2", NOW, effect),
+                sites.begin("plant-2", NOW, effect),
+                sites.begin("plant-2", NOW, effect, superseded=1),
+            )
+        )
     listed = await people.ListSites(ListSitesRequest(), None)  # type: ignore[arg-type]
     assert [(site.name, site.state, site.incarnation, site.clock_ahead.seconds) for site in listed.sites] == [
         ("branch-1", "invited", 1, 3600),

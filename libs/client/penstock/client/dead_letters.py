@@ -59,7 +59,14 @@ class DeadLetters:
         if letter is None:
             raise NotFound(f"no dead letter `{identity}`", remedy="See `penstock dead-letters list`")
         message = letter.message
-        if "dlq-left-out" in _headers(message):
+        said = _headers(message)
+        if site := said.get("dlq-site"):
+            raise Invalid(
+                f"the letter does not hold the record, which site {site} forwarded: no topic takes it",
+                where=identity,
+                remedy="Publish the event again where it came from, once its pipeline takes it",
+            )
+        if "dlq-left-out" in said:
             raise Invalid(
                 "the letter does not hold the message: it is a person's data, or too large",
                 where=identity,

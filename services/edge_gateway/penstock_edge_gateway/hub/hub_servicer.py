@@ -83,7 +83,7 @@ class HubServicer(pb_grpc.HubServiceServicer):
         positions = self._forwarder.positions(site)
         after = self._forwarder.incarnation(site)
         incarnation = await self._store.write(
-            lambda effect: self._sites.begin(site, clock, effect, after=after)
+            lambda effect: self._sites.begin(site, clock, effect, after=after, superseded=request.superseded)
         )
         return pb.HelloResponse(
             incarnation=incarnation,

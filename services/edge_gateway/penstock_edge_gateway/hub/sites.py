@@ -14,7 +14,7 @@ from cryptography import x509
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from penstock.contracts.errors import Conflict, Denied, Invalid, NotFound
+from penstock.contracts.errors import Conflict, Denied, Invalid, NotFound, Refused
 from penstock.runtime.store import Effect
 from penstock_edge_gateway import certificates
 from penstock_edge_gateway.certificates import checked_site, requested_key
@@ -26,6 +26,7 @@ from penstock_edge_gateway.token import Token, secret_digest
 
 VALID_S: Final = 24 * 3600
 LONGEST_S: Final = 30 * 24 * 3600
+SILENT: Final = timedelta(minutes=15)  # a site calls every few minutes
 
 
 class Sites:
@@ -95,11 +96,20 @@ class Sites:
             erasures.confirm(effect, name, erasures.newest(effect.session))
         return row
 
-    def begin(self, name: str, clock: datetime | None, effect: Effect, *, after: int = 0) -> int:
+    def begin(
+        self, name: str, clock: datetime | None, effect: Effect, *, after: int = 0, superseded: int = 0
+    ) -> int:
         """Number of this start of the site, which rises: of two machines with one key, the one that
         started last counts. `clock` is the site's; `after`: a start that is known from elsewhere.
+        `superseded`: the caller's own, which another followed; raises Refused while that one calls.
         """
         row, now = known(effect.session, name), self.clock()
+        if 0 < superseded < row.incarnation and row.last_contact and now - row.last_contact < SILENT:
+            raise Refused(
+                f"start {superseded} of this site was followed by start {row.incarnation}, which called"
+                f" {(now - row.last_contact).total_seconds():.0f} s ago",
+                remedy="One site has one disk: enroll a copy under a name of its own",
+            )
         row.incarnation = max(row.incarnation, after) + 1
         row.last_contact = now
         row.clock_ahead_s = (clock - now).total_seconds() if clock else None

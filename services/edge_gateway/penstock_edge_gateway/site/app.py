@@ -6,7 +6,7 @@ import asyncio
 import gc
 import math
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Final
 
@@ -21,6 +21,7 @@ from penstock_edge_gateway.site import http, open_inference
 from penstock_edge_gateway.site.fallback import Fallback
 from penstock_edge_gateway.site.fetching import PackageFetch
 from penstock_edge_gateway.site.forwarder import Forwarder
+from penstock_edge_gateway.site.greeting import with_hub
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.identity import SiteIdentity
 from penstock_edge_gateway.site.inference import Inference
@@ -50,7 +51,6 @@ GRPC: Final = (
     "penstock.edge_gateway.v1.SiteService",
 )
 VERSION: Final = metadata.version("penstock-edge-gateway")
-REFUSED_S: Final = 60.0  # a hub that refuses the site is asked again after so long
 
 
 async def run(settings: Settings) -> None:
@@ -94,6 +94,7 @@ async def run(settings: Settings) -> None:
             gc.freeze()  # what is loaded by now stays
             process.background("serving", serving.run)
             process.background("records", recorder.expire)
+            process.background("log of records", lanes[1].checkpoint)
             process.background(
                 "http", lambda: http.serve(answers, publisher, settings.host, settings.http_port)
             )
@@ -101,7 +102,7 @@ async def run(settings: Settings) -> None:
             # Of events alone: a site predicts by fields, so records of that name no entity.
             watch = Watch(hub, serving, pipelines, trust, pseudonyms, reporting, lanes[0].erase)
             forwarders = [Forwarder(lane, hub, settings.forward_rate or math.inf) for lane in lanes]
-            process.background("hub", lambda: _greeted(hub, [watch.run, *(one.run for one in forwarders)]))
+            process.background("hub", lambda: with_hub(hub, watch.run, forwarders))
             await process.until_stopped()
 
 
@@ -126,18 +127,3 @@ def _predicts(process: Process, serving: Serving, inference: Inference, fallback
     process.serve(open_inference.add_to_server, answers)
     process.serve(add_InferenceServiceServicer_to_server, Servicer(serving, inference, fallback))
     return answers
-
-
-async def _greeted(hub: Hub, works: list[Callable[[], Awaitable[None]]]) -> None:
-    # What is done with the hub, once it was told that the site has started.
-    told = ""
-    while True:
-        try:
-            await hub.hello()
-            break
-        except PenstockError as error:
-            if str(error) != told:
-                log.warning("hub_refuses", reason=str(error))
-            told = str(error)
-            await asyncio.sleep(REFUSED_S)
-    await asyncio.gather(*(work() for work in works))

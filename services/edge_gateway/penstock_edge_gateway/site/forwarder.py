@@ -55,6 +55,10 @@ class Forwarder:
             await asyncio.gather(*works, return_exceptions=True)
         log.error("forwarding_stopped", lane=self._lane.name, reason=self._lane.refused)
 
+    async def part(self) -> None:
+        """Parts what is left here from what a copy of this disk forwarded under the same sequences."""
+        await asyncio.to_thread(self._lane.spool.begin_epoch)
+
     async def _work(self) -> None:
         """Forwards one batch after the other, beside others that do, until the site is superseded."""
         while not isinstance(refusal := await self._forward(), Refused):

@@ -18,6 +18,7 @@ from penstock.contracts.errors import Kind, PenstockError
 from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
 from penstock.runtime.backoff import Backoff
 from penstock_edge_gateway.site.introduction import apart
+from penstock_edge_gateway.standby import STANDBY
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +29,7 @@ A = TypeVar("A", covariant=True)
 _FIRST_S: Final = 0.5
 LONGEST_S: Final = 60.0
 _HOLDS_S: Final = 120.0
+_ANOTHER_S: Final = 0.05  # before a hub that stands by is followed by a try that may reach the other
 # What another try may mend.
 PASSES: Final = frozenset({Kind.UNAVAILABLE, Kind.DEADLINE, Kind.CANCELED, Kind.INTERNAL})
 # A certificate that does not hold yet, or no more, is what a wrong clock makes of a good one.
@@ -59,10 +61,12 @@ class Hub:
         self._next_try = float("-inf")
 
     async def hello(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        """Says that the site has started: learns its incarnation, and what of each lane the hub has."""
+        """Says that the site has started: learns its incarnation, and what of each lane the hub has. Said
+        again, it asks to count once more; raises Refused while the start that followed it calls.
+        """
 
         def greeting() -> hub_pb2.HelloRequest:
-            request = hub_pb2.HelloRequest()
+            request = hub_pb2.HelloRequest(superseded=self.incarnation)
             request.clock.FromDatetime(clock())
             return request
 
@@ -86,6 +90,7 @@ class Hub:
         what it answers other than that it is to be asked again; `waits` is told why it is.
         """
         delay = Backoff(first=_FIRST_S, longest=LONGEST_S)
+        another = Backoff(first=_ANOTHER_S, longest=4 * _FIRST_S)
         while True:
             await asyncio.sleep(self._next_try - _now())  # not at all where that has passed
             began = _now()
@@ -99,7 +104,7 @@ class Hub:
                 if error_in(error.trailing_metadata()):  # the hub itself says so: no other call has to wait
                     self._answers()
                     waits(told.message)
-                    await asyncio.sleep(delay.next())
+                    await asyncio.sleep((another if told.where == STANDBY else delay).next())
                 else:
                     await self._is_away(told, began)
             else:

@@ -13,6 +13,8 @@ from penstock_edge_gateway.site.spool import Batch, Record, Spool
 from penstock_edge_gateway.site.spool_file import Full
 
 UNDER_WAY_S: Final = 30.0  # that an erasure waits for a batch
+_LOOK_EVERY_S: Final = 0.25
+_LOG_BYTES: Final = 1 << 20  # a quarter of what SQLite lets it grow to
 _GROUP_RECORDS: Final = 1000  # in one commit, but for a single call's
 
 
@@ -56,6 +58,15 @@ class Lane:
         self.spool.append([record])
         self.full_since = None
         self._arrived.set()
+
+    async def checkpoint(self) -> None:
+        """Keeps the log short, for as long as the site runs: one that grows long is moved by who appends,
+        who here is the event loop.
+        """
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            if self.spool.logged > _LOG_BYTES:
+                await asyncio.to_thread(self.spool.checkpoint)
 
     @asynccontextmanager
     async def oldest(self, most: int, most_bytes: int, *, gather_s: float = 0.0) -> AsyncIterator[Batch]:

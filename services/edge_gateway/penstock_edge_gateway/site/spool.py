@@ -14,11 +14,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
 from penstock_edge_gateway.site.age import AgeClock, Clock, since_boot
+from penstock_edge_gateway.site.depth import Depth
 from penstock_edge_gateway.site.spool_file import STEP_BYTES, Full, SpoolFile, is_damage
 
 Reason = Literal["full", "old", "erased"]
@@ -55,6 +56,7 @@ _ENTITYS: Final = (
     "SELECT sequence, length(body) FROM records"
     " WHERE skipped = 0 AND pipeline = ? AND entity = ? ORDER BY sequence"
 )
+ROW_BYTES: Final = 60  # of a record, beside its body
 _WAY_S: Final = 0.001  # in which who waits for the lock gets it
 
 
@@ -86,20 +88,6 @@ class Batch:
         return self.first - 1 + sum(one.records if isinstance(one, Gap) else 1 for one in self.entries)
 
 
-@dataclass(frozen=True)
-class Depth:
-    records: int
-    bytes: int
-    size: int  # bytes at most
-    oldest_s: float | None  # age of the oldest, in seconds while the machine was on
-    dropped: int  # since the file was made
-
-    @property
-    def full_in_s(self) -> float | None:
-        """Seconds until it is full, if it goes on as since its oldest record."""
-        return None if self.oldest_s is None else self.oldest_s * max(0.0, self.size / self.bytes - 1)
-
-
 class Spool:
     """One lane. Methods block, and may be called from any thread; none holds up the others for long, but
     for `erase`.
@@ -113,6 +101,7 @@ class Spool:
         self._size = size
         self._lock = threading.RLock()
         self._oldest: float | None = None  # when the oldest record was kept
+        self.logged = 0  # bytes that were kept since the last checkpoint, about
         self._file = SpoolFile(path, _SCHEMA, durable=durable, size=size)
         try:
             self._restore(clock)
@@ -203,9 +192,17 @@ class Spool:
                     raise
                 self._insert(rows)
             self._last += len(rows)
+            self.logged += sum(len(one.body) + ROW_BYTES for one in records)
             if self._oldest is None and rows:
                 self._oldest = now
             return self._last
+
+    def checkpoint(self) -> None:
+        """Moves what was kept from the log into the file. Who appends waits for the end of it alone."""
+        self.logged = 0
+        self._file.checkpoint_beside()
+        with self._held():
+            self._file.checkpoint()
 
     # -- out ---------------------------------------------------------------------------------------
 
@@ -274,11 +271,16 @@ class Spool:
         with self._held():
             known = self.reached <= reached <= self._last
             if not known:
-                self._base, self._last = self._base + self.reached, self._last - self.reached
-                self.epoch, self.reached, self._on_disk = secrets.token_hex(8), 0, 0
-                self._file.freeing(self._note)
+                self.begin_epoch()
         if known:
             self.acknowledge(reached)
+
+    def begin_epoch(self) -> None:
+        """Has what is left forwarded from 1 on, under another name."""
+        with self._held():
+            self._base, self._last = self._base + self.reached, self._last - self.reached
+            self.epoch, self.reached, self._on_disk = secrets.token_hex(8), 0, 0
+            self._file.freeing(self._note)
 
     # -- without the hub ---------------------------------------------------------------------------
 
@@ -387,13 +389,6 @@ class Spool:
 
 def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
     """First and last of each stretch of numbers that follow one another. `numbers` rise."""
-    stretch: tuple[int, int] | None = None
-    for number in numbers:
-        if stretch and number == stretch[1] + 1:
-            stretch = stretch[0], number
-            continue
-        if stretch:
-            yield stretch
-        stretch = number, number
-    if stretch:
-        yield stretch
+    for _, stretch in groupby(enumerate(numbers), lambda one: one[1] - one[0]):
+        found = [number for _, number in stretch]
+        yield found[0], found[-1]

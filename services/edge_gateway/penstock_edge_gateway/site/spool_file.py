@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -139,6 +139,17 @@ class SpoolFile:
             # It is in the log, or was moved out of it, for which SQLite synced both.
             with self._log.open("rb") as log:
                 os.fdatasync(log.fileno())
+
+    def checkpoint_beside(self) -> None:
+        """Moves the log into the file, as far as nobody commits meanwhile, and brings that to disk.
+        Nobody who commits waits for it. Safe from any thread.
+        """
+        with closing(sqlite3.connect(self._path, isolation_level=None)) as beside:
+            beside.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def checkpoint(self) -> None:
+        """Moves the rest of the log, so that the next commit begins it anew."""
+        self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def forget(self) -> None:
         """Removes from the log what was deleted. Raises Full."""

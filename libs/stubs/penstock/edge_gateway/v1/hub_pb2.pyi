@@ -80,6 +80,11 @@ class HelloRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLOCK_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
+    superseded: _builtins.int
+    """Start of the caller that a later one, with the same key, followed: it counts again once nothing
+    is heard of that one. 0: the caller has just started.
+    """
     @_builtins.property
     def clock(self) -> _timestamp_pb2.Timestamp:
         """The site's."""
@@ -88,10 +93,11 @@ class HelloRequest(_message.Message):
         self,
         *,
         clock: _timestamp_pb2.Timestamp | None = ...,
+        superseded: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "superseded", b"superseded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,7 @@ from penstock_edge_gateway.hub.forward.lease import LOOK_EVERY_S, Lease
 from penstock_edge_gateway.hub.forward.parts import Parts
 from penstock_edge_gateway.hub.forward.translation import Declared, of_event, of_prediction
 from penstock_edge_gateway.hub.forward.write import GROUP, Reached, Translate, Write, count_from_zero
+from penstock_edge_gateway.standby import STANDBY
 
 log = structlog.get_logger(__name__)
 
@@ -96,7 +97,9 @@ class Forwarder:
 
     def _known(self) -> dict[Lane, Position]:
         if (known := self._positions) is None:
-            raise Unavailable(f"this hub does not forward: {self._lease.why}", remedy="Try again")
+            raise Unavailable(
+                f"this hub does not forward: {self._lease.why}", where=STANDBY, remedy="Try again"
+            )
         return known
 
     # -- in the thread -----------------------------------------------------------------------------
