@@ -12,7 +12,6 @@ import pytest
 
 from penstock.runtime.loading import loading
 from penstock.testing import spread
-from penstock.testing.containers import or_skip, require_engine
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -136,6 +135,7 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL for the session: the one at $PENSTOCK_TEST_POSTGRES, else one in a container.
     Without either the test is skipped.
     """
+    from penstock.testing.containers import or_skip
     from penstock.testing.postgres import postgres_at_hand
 
     with or_skip(), postgres_at_hand() as server:
@@ -167,6 +167,7 @@ def database(databases: Databases) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """An S3 in a container for the session. Without Docker the test is skipped."""
+    from penstock.testing.containers import or_skip
     from penstock.testing.s3 import running_s3
 
     with or_skip(), running_s3(tmp_path_factory.mktemp("s3")) as server:
@@ -209,6 +210,8 @@ def stack(request: pytest.FixtureRequest) -> Iterator[StackUnderTest]:
 @pytest.fixture(scope="session")
 def engine() -> None:
     """Skips, by name, what needs Docker where Docker cannot run."""
+    from penstock.testing.containers import or_skip, require_engine
+
     with or_skip():
         require_engine("the compose stack")
 
