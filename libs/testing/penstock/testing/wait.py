@@ -11,6 +11,7 @@ PATIENCE_S = 60.0
 """Many times what a test waits on an idle machine. Another figure is a promise, or takes longer by
 itself."""
 SHORTEST_S, LONGEST_S = 0.01, 0.2
+MOST_S = 1.0  # a look that takes long is followed by a pause as long, up to this
 LOOKS = 20  # one after each twentieth of the time that was waited: often at first, then cheap
 
 T = TypeVar("T")
@@ -30,9 +31,10 @@ def until(
     """
     deadline = time.monotonic() + within
     while True:
+        began = time.monotonic()
         if found := _look(check, accept, despite, what, within, deadline):
             return found[0]
-        time.sleep(_pause(within, deadline))
+        time.sleep(_pause(within, deadline, began))
 
 
 async def until_async(
@@ -45,9 +47,10 @@ async def until_async(
     """`until` for tests on an event loop, which goes on meanwhile."""
     deadline = time.monotonic() + within
     while True:
+        began = time.monotonic()
         if found := _look(check, bool, despite, what, within, deadline):
             return found[0]
-        await asyncio.sleep(_pause(within, deadline))
+        await asyncio.sleep(_pause(within, deadline, began))
 
 
 def _look(
@@ -70,6 +73,8 @@ def _look(
     return None
 
 
-def _pause(within: float, deadline: float) -> float:
-    waited = within - (deadline - time.monotonic())
-    return min(max(waited / LOOKS, SHORTEST_S), LONGEST_S)
+def _pause(within: float, deadline: float, began: float) -> float:
+    """Seconds until the next look, after one that `began` then."""
+    now = time.monotonic()
+    waited, took = within - (deadline - now), now - began
+    return max(min(max(waited / LOOKS, SHORTEST_S), LONGEST_S), min(took, MOST_S))
