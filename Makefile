@@ -16,6 +16,7 @@ SPREAD     := --dist loadfile --no-loadscope-reorder
 export DO_NOT_TRACK := 1
 export FEAST_USAGE := False
 export MLFLOW_DISABLE_TELEMETRY := true
+export PYDANTIC_DISABLE_PLUGINS := __all__
 export ORT_DISABLE_TELEMETRY := 1
 export RAY_USAGE_STATS_ENABLED := 0
 # Kept bytecode: without it each process that a test starts compiles Penstock anew.
