@@ -13,7 +13,7 @@ from penstock_feature_store.online.packed import EXPIRED, FOUND, NOT_FOUND, Pack
 from penstock_feature_store.online.rows import Row
 from penstock_feature_store.pipelines import Held
 
-AT_ONCE: Final = 200  # entities read on the event loop, where a hundred take less than the way to a thread
+AT_ONCE: Final = 200  # entities read on the event loop, half a millisecond a hundred; more in a thread
 _STATUSES: Final = {"found": FOUND, "expired": EXPIRED, "not_found": NOT_FOUND}
 
 
@@ -30,11 +30,12 @@ async def features_of(
     lacking = [entity for entity, row in zip(entities, packed, strict=True) if row is None]
     read = iter(await asyncio.to_thread(from_columns, held, lacking, fields, now) if lacking else ())
     response = pb.GetOnlineFeaturesResponse(fields=fields)
+    add = response.entities.add
     for entity, row in zip(entities, packed, strict=True):
         if row is None:
             response.entities.append(next(read))
         else:
-            response.entities.add(entity=entity, status=row[0]).MergeFromString(row[1])
+            add(entity=entity, status=row[0]).MergeFromString(row[1])
     return response
 
 
