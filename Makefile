@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup images demo demo-edge test test-fast test-slow test-compose check check-style check-types check-imports check-generated check-contracts bench gen lock requirements clean-gen
+.PHONY: help setup images demo demo-edge test test-fast test-slow test-compose check check-style check-types check-imports check-generated check-contracts bench bench-compare gen lock requirements clean-gen
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -75,6 +75,9 @@ demo-edge: $(if $(filter compose,$(STACK)),$(VENV)/.members images,setup) ## Two
 
 bench: setup ## The figures of docs/performance.md
 	@$(BIN)/python -m benchmarks
+
+bench-compare: setup ## This tree against REV=…, ten rounds in turn; OF="ingest_throughput …" names the scripts of benchmarks/
+	@$(BIN)/python benchmarks/compare.py $(REV) $(OF)
 
 # -- tests ------------------------------------------------------------------------------------------------------------------
 
