@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,9 +25,9 @@ from penstock.contracts.pipeline import Pipeline, SplitParts
 from penstock_feature_store import names
 from penstock_feature_store.lake.batches import Received
 from penstock_feature_store.lake.lake import SourceLake
-from penstock_feature_store.training.columns import Columns, columns_of
-from penstock_feature_store.training.join import Order, build, join
-from penstock_feature_store.training.snapshot import Snapshot
+from penstock_feature_store.training.columns import columns_of
+from penstock_feature_store.training.join import Order, build
+from penstock_feature_store.training.snapshot import Snapshot, database
 from penstock_feature_store.training.splits import PARTS, by_entity, by_time
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -148,12 +147,11 @@ def test_the_join_is_the_one_written_by_hand(
         for part in (records[:half], records[half:]):
             if part:
                 append(lake, pipeline, source, part)
-    columns = Columns({"income": "applications.income"}, {})
-    with duckdb.connect() as database:
-        snapshot = Snapshot(database, folder / "lake", pipeline)
+    with database(folder) as opened:
+        snapshot = Snapshot(opened, folder / "lake", pipeline)
         rows = snapshot.labels()
-        snapshot.write_features("applications", columns.references, folder / "applications.parquet")
-    joined = join(pipeline, columns, rows, folder).column("applications.income").to_pylist()
+        batches = list(snapshot.joined(["applications.income"]))
+    joined = pa.Table.from_batches(batches).column("applications.income").to_pylist()
     got = dict(zip(rows.column(names.ID).to_pylist(), joined, strict=True))
     assert len(joined) == len(labels)
     assert [got[f"ev-{number}"] for number in range(len(labels))] == by_hand(features, labels, max_age)
@@ -247,6 +245,18 @@ def test_the_fingerprint_does_not_know_how_files_lie(tmp_path: Path) -> None:
         for files, merge in ((1, False), (7, False), (40, False), (40, True))
     }
     assert len(found) == 1
+
+
+def test_an_event_counts_once_though_a_crash_recorded_it_twice(tmp_path: Path) -> None:
+    """As the record that was written first."""
+    once, doubled = population(80), population(80)
+    again = doubled["applications"][20]
+    changed = json.loads(again.value)
+    changed["fields"]["income"] += 7
+    later = again._replace(offset=len(doubled["applications"]), value=json.dumps(changed).encode())
+    doubled["applications"] += [later]
+    made, twice = (make(credit_risk(), tmp_path, sources, files=3) for sources in (once, doubled))
+    assert twice.fingerprint == made.fingerprint
 
 
 @pytest.mark.parametrize(

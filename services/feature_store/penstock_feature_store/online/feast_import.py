@@ -8,7 +8,6 @@ Import Feast's names from here and nowhere else.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
 import warnings
@@ -29,14 +28,6 @@ _KEPT_OUT: dict[str, ModuleType | None] = {
     "feast.ui_server": ModuleType("feast.ui_server"),
     "feast.infra.data_sources.mlflow": None,
 }
-_OF_A_JOIN = (
-    "feast.infra.offline_stores.duckdb",
-    "feast.infra.data_sources.contrib.iceberg_catalog.iceberg_source",
-    "feast.metrics",
-    "feast.repo_operations",
-    "ibis.backends.sql.compilers",
-    "ibis.backends.duckdb",
-)
 for _name, _module in _KEPT_OUT.items():
     sys.modules.setdefault(_name, _module)  # type: ignore[arg-type]  # None: an import that fails
 try:
@@ -61,17 +52,6 @@ warnings.filterwarnings(
 )  # after the import: Feast puts its own filters first
 logging.getLogger("feast").setLevel(logging.WARNING)
 
-
-def load_join() -> None:
-    """Loads what Feast itself loads with the first join of a process."""
-    typeguard.typechecked = _unchecked
-    try:
-        for name in _OF_A_JOIN:
-            importlib.import_module(name)
-    finally:
-        typeguard.typechecked = _checked
-
-
 __all__ = [
     "Bool",
     "Bytes",
@@ -93,6 +73,5 @@ __all__ = [
     "_redis_key",
     "_redis_key_prefix",
     "get_provider",
-    "load_join",
     "serialize_entity_key",
 ]

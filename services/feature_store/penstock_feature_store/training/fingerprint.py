@@ -5,15 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 
+class Part(Protocol):
+    """Rows of one part: a table, or a file that is read column by column."""
+
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def schema(self) -> pa.Schema: ...
+    def column(self, name: str) -> pa.ChunkedArray: ...
+
+
 def fingerprint(
-    parts: Mapping[str, pa.Table], asked: Mapping[str, Any], offsets: Sequence[Sequence[str | int]]
+    parts: Mapping[str, Part], asked: Mapping[str, Any], offsets: Sequence[Sequence[str | int]]
 ) -> str:
     """`sha256:…` over the parts' rows and values in their order, what was asked for, and the
     events' offset ranges.

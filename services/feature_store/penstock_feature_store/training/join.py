@@ -1,40 +1,34 @@
 """Builds a training set from a snapshot of the lake: labels, features as of each label's time,
 parts, fingerprint.
 
-Runs in a process of its own: Feast and DuckDB take what memory they need and give it back. The join
-is Feast's `get_historical_features` with its DuckDB store; what it returns is counted, since
-another of its stores was seen to drop rows.
+Runs in a process of its own, which gives its memory back. The join is DuckDB's, in bounded memory;
+what it returns is counted, since another join was seen to drop rows.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from penstock.contracts.errors import Conflict, PenstockError
-from penstock.contracts.events import OffsetRange, TrainingSet
+from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline, Split
 from penstock.runtime.artifacts import Artifacts
 from penstock_feature_store import names
-from penstock_feature_store.online.definitions import config, definitions
-from penstock_feature_store.online.feast_import import FeatureStore
-from penstock_feature_store.training.columns import Columns, columns_of, place_of, source_of
+from penstock_feature_store.training.columns import Columns, columns_of, source_of
 from penstock_feature_store.training.fingerprint import fingerprint
 from penstock_feature_store.training.labels import Labels, labels_of
-from penstock_feature_store.training.snapshot import ROW, TIME, Snapshot
-from penstock_feature_store.training.splits import PARTS, by_entity, by_time
+from penstock_feature_store.training.parts import Part, write
+from penstock_feature_store.training.snapshot import ROW, TIME, Snapshot, database
+from penstock_feature_store.training.splits import PARTS, Parts, by_entity, by_time
 
 MIN_ROWS = 50  # labelled ones; fewer make no three parts that say anything
 
@@ -54,16 +48,19 @@ class Order(BaseModel, frozen=True):
 def build(order: Order) -> TrainingSet:
     """Writes the three parts as artifacts and names them. Raises Conflict or Invalid with what to change."""
     pipeline, columns = order.pipeline, columns_of(order.pipeline)
-    rows, labels, offsets = _snapshot(order, columns)
-    joined = join(pipeline, columns, rows, order.folder)
-    parts = _parts(pipeline, _table(pipeline, columns, rows, joined, labels))
-    _refuse_useless(pipeline, columns, parts, labels.classes)
+    with database(order.folder) as opened:
+        lake = Snapshot(opened, order.folder / "lake", pipeline)
+        rows = lake.labels()
+        labels = _labels(pipeline, rows)
+        assigned = _assigned(pipeline, rows)
+        _refuse_useless(pipeline, rows, labels, assigned)
+        schema = _schema(pipeline, columns, labels)
+        tables = _tables(columns, rows, labels, schema, lake.joined(columns.references))
+        parts = write(tables, assigned, schema, order.folder)
+        offsets = lake.offsets()
+    _refuse_missing(columns, parts["train"])
     artifacts = Artifacts(order.artifacts)
-    written = {}
-    for name, part in parts.items():
-        scratch = order.folder / f"{name}.out"
-        pq.write_table(part, scratch, compression="zstd", compression_level=1)
-        written[name] = artifacts.put_file(key_of(order.id, name), scratch)
+    written = {name: artifacts.put_file(key_of(order.id, name), part.path) for name, part in parts.items()}
     ranges = [(part.topic, part.partition, part.first, part.last) for part in offsets]
     return TrainingSet(
         fingerprint=fingerprint(parts, _asked(pipeline, columns, labels.classes), ranges),
@@ -89,97 +86,44 @@ def manifest_key(training_set: str) -> str:
     return f"training-sets/{training_set}/training_set.json"
 
 
-def _snapshot(order: Order, columns: Columns) -> tuple[pa.Table, Labels, list[OffsetRange]]:
-    """Labelled rows, their labels, and the events behind all rows; writes each source's features."""
-    pipeline = order.pipeline
-    with duckdb.connect() as database:
-        database.execute("SET TimeZone='UTC'")
-        lake = Snapshot(database, order.folder / "lake", pipeline)
-        rows = lake.labels()
-        if rows.num_rows == 0:
-            raise Conflict(
-                f"no labels yet: no event of `{source_of(pipeline.target.source_field)}` carries a value",
-                where=pipeline.target.source_field,
-                remedy="Publish labelled events first",
-            )
-        labels = labels_of(pipeline, rows.column("label"))
-        if rows.num_rows < MIN_ROWS:
-            raise Conflict(
-                f"{rows.num_rows} labelled rows, at least {MIN_ROWS} are needed",
-                where=pipeline.pipeline,
-                remedy="Publish more labelled events",
-            )
-        for source, references in itertools.groupby(sorted(columns.references), source_of):
-            lake.write_features(source, list(references), order.folder / f"{source}.parquet")
-        return rows, labels, lake.offsets()
+def build_json(order: dict[str, Any]) -> dict[str, Any]:
+    """`build` for another process."""
+    return build(Order.model_validate(order)).model_dump(mode="json")
 
 
-def join(pipeline: Pipeline, columns: Columns, rows: pa.Table, folder: Path) -> pa.Table:
-    """Joins to each label its features as of its time and no older than `training.max_age`; one column
-    a reference, in the rows' order.
-
-    A label without such a row keeps its place, everything missing. Raises PenstockError where Feast
-    lost or doubled a row.
-    """
-    store = _feast(pipeline, columns, folder)
-    asked = {
-        reference: (names.view_of(source), column)
-        for reference in columns.references
-        for source, column in [place_of(reference)]
-    }
-    labels = pd.DataFrame(
-        {
-            names.ENTITY: rows.column(names.ENTITY).to_pandas(),
-            "event_timestamp": rows.column(names.TIME).to_pandas().astype("datetime64[us, UTC]"),
-            ROW: rows.column(ROW).to_numpy(),
-        }
-    )
-    views = dict.fromkeys(view for view, _ in asked.values())
-    refs = [f"{view}:{column}" for view, column in [*asked.values(), *((view, names.AT) for view in views)]]
-    job = store.get_historical_features(labels, features=refs, full_feature_names=True)
-    found = job.to_arrow().sort_by(ROW)
-    if not np.array_equal(found.column(ROW).to_numpy(), np.arange(rows.num_rows)):
-        raise PenstockError(
-            f"the join gave {found.num_rows:,} rows for {rows.num_rows:,} labels; this is a bug",
-            where=pipeline.pipeline,
+def _labels(pipeline: Pipeline, rows: pa.Table) -> Labels:
+    where = pipeline.target.source_field
+    if rows.num_rows == 0:
+        raise Conflict(
+            f"no labels yet: no event of `{source_of(where)}` carries a value",
+            where=where,
+            remedy="Publish labelled events first",
         )
-    times = rows.column(names.TIME).cast(TIME)
-    ages = {view: pc.subtract(times, found.column(f"{view}__{names.AT}").cast(TIME)) for view in views}
-    oldest = pa.scalar(pipeline.training.max_age, pa.duration("us"))
-    fresh = {view: pc.less_equal(age, oldest) for view, age in ages.items()}
-    return pa.table(
-        {
-            reference: pc.if_else(fresh[view], found.column(f"{view}__{column}"), None)
-            for reference, (view, column) in asked.items()
-        }
-    )
+    labels = labels_of(pipeline, rows.column("label"))
+    if rows.num_rows < MIN_ROWS:
+        raise Conflict(
+            f"{rows.num_rows} labelled rows, at least {MIN_ROWS} are needed",
+            where=pipeline.pipeline,
+            remedy="Publish more labelled events",
+        )
+    return labels
 
 
-def _feast(pipeline: Pipeline, columns: Columns, folder: Path) -> Any:
-    """Feast's store over the files in `folder`, with the views of the sources that are asked."""
-    store = FeatureStore(config=config(folder, pipeline.pipeline))
-    entities, views = definitions(pipeline, lambda source: str(folder / f"{source}.parquet"))
-    for entity in entities:
-        store.registry.apply_entity(entity, store.project, commit=False)
-    asked = set(map(source_of, columns.references))
-    for view in (view for source, view in views.items() if source in asked):
-        store.registry.apply_feature_view(view, store.project, commit=False)
-    store.registry.commit()  # type: ignore[no-untyped-call]
-    return store
+def _assigned(pipeline: Pipeline, rows: pa.Table) -> Parts:
+    split = pipeline.split or Split(by=pipeline.entity)
+    if split.by == "time":
+        return by_time(rows.column(names.TIME).cast(pa.int64()).to_numpy(), split.parts)
+    entities = rows.column(names.ENTITY).combine_chunks().dictionary_encode()
+    part_of = by_entity(entities.dictionary.to_pylist(), split.parts, pipeline.training.seed)
+    assigned: Parts = part_of[entities.indices.to_numpy()]
+    return assigned
 
 
-def _table(
-    pipeline: Pipeline, columns: Columns, rows: pa.Table, joined: pa.Table, labels: Labels
-) -> pa.Table:
-    data = {
-        names.ENTITY: rows.column(names.ENTITY),
-        names.ID: rows.column(names.ID),
-        names.TIME: rows.column(names.TIME).cast(TIME),
-        **{name: _plain(joined.column(reference)) for name, reference in columns.features.items()},
-        "__label": labels.values,
-        **{f"__group_{name}": _plain(joined.column(reference)) for name, reference in columns.groups.items()},
-        **({"__weight": _plain(joined.column(columns.weight))} if columns.weight else {}),
-    }
+def _schema(pipeline: Pipeline, columns: Columns, labels: Labels) -> pa.Schema:
+    def typed(name: str, reference: str) -> pa.Field:
+        number = pipeline.field(reference).type == "number"
+        return pa.field(name, pa.float64() if number else pa.string())
+
     described = {
         "features": {
             name: {"type": pipeline.field(reference).type, "source_field": reference}
@@ -189,50 +133,67 @@ def _table(
         "classes": list(labels.classes),
         **({"merged": dict(labels.merged)} if labels.merged else {}),
     }
-    return pa.table(data).replace_schema_metadata({"penstock": json.dumps(described, ensure_ascii=False)})
+    fields = [
+        pa.field(names.ENTITY, pa.string()),
+        pa.field(names.ID, pa.string()),
+        pa.field(names.TIME, TIME),
+        *(typed(name, reference) for name, reference in columns.features.items()),
+        pa.field("__label", labels.values.type),
+        *(typed(f"__group_{name}", reference) for name, reference in columns.groups.items()),
+        *([typed("__weight", columns.weight)] if columns.weight else []),
+    ]
+    return pa.schema(fields, metadata={"penstock": json.dumps(described, ensure_ascii=False)})
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """float64 or string; a boolean becomes true or false in words."""
-    return column.cast(pa.float64() if pa.types.is_floating(column.type) else pa.string())
+def _tables(
+    columns: Columns, rows: pa.Table, labels: Labels, schema: pa.Schema, joined: Iterable[pa.RecordBatch]
+) -> Iterator[pa.Table]:
+    """The set's rows in pieces. Raises PenstockError where the join lost, doubled or moved one."""
+    start = 0
+    for batch in joined:
+        places = batch.column(ROW).to_numpy()
+        if not np.array_equal(places, np.arange(start, start + len(batch))):
+            break
+        here = rows.slice(start, len(batch))
+        data = {
+            names.ENTITY: here.column(names.ENTITY),
+            names.ID: here.column(names.ID),
+            names.TIME: here.column(names.TIME),
+            **{name: batch.column(reference) for name, reference in columns.features.items()},
+            "__label": labels.values.slice(start, len(batch)),
+            **{f"__group_{name}": batch.column(reference) for name, reference in columns.groups.items()},
+            **({"__weight": batch.column(columns.weight)} if columns.weight else {}),
+        }
+        yield pa.table([data[field.name].cast(field.type) for field in schema], schema=schema)
+        start += len(batch)
+    if start != rows.num_rows:
+        raise PenstockError(
+            f"the join gave {start:,} rows in their order for {rows.num_rows:,} labels; this is a bug"
+        )
 
 
-def _parts(pipeline: Pipeline, table: pa.Table) -> dict[str, pa.Table]:
-    split = pipeline.split or Split(by=pipeline.entity)
-    if split.by == "time":
-        part = by_time(table.column(names.TIME).cast(pa.int64()).to_numpy(), split.parts)
-    else:
-        part = by_entity(table.column(names.ENTITY).to_pylist(), split.parts, pipeline.training.seed)
-    return {name: table.filter(pa.array(part == number)) for number, name in enumerate(PARTS)}
-
-
-def _refuse_useless(
-    pipeline: Pipeline, columns: Columns, parts: Mapping[str, pa.Table], classes: Sequence[str]
-) -> None:
-    whole = pa.concat_tables(parts.values())
-    entities = len(pc.unique(whole.column(names.ENTITY)))
-    for name, part in parts.items():
-        if not part.num_rows:
+def _refuse_useless(pipeline: Pipeline, rows: pa.Table, labels: Labels, assigned: Parts) -> None:
+    """Refuses a split with an empty part, or with a class that the train part lacks."""
+    counts = np.bincount(assigned, minlength=len(PARTS))
+    for name, count in zip(PARTS, counts, strict=True):
+        if not count:
+            entities = len(pc.unique(rows.column(names.ENTITY)))
             raise Conflict(
-                f"the {name} part is empty: {whole.num_rows:,} rows of {entities:,} entities",
+                f"the {name} part is empty: {rows.num_rows:,} rows of {entities:,} entities",
                 where=f"split.parts.{name}",
                 remedy="Publish more labelled events, or give this part a larger share",
             )
-    train = parts["train"]
-    for name, reference in columns.features.items():
-        if train.column(name).null_count == train.num_rows:
-            raise Conflict(
-                f"{reference} is missing in all {train.num_rows:,} rows of the train part",
-                where=f"features.{name}",
-                remedy="Publish events that carry it, or take it out of `features`",
-            )
-    seen = set(train.column("__label").to_pylist())
-    absent = [(index, name) for index, name in enumerate(classes) if index not in seen]
-    if absent:
-        index, name = absent[0]
+    if not labels.classes:
+        return
+    indices = labels.values.to_numpy()
+    whole, train = (
+        np.bincount(of, minlength=len(labels.classes)) for of in (indices, indices[assigned == 0])
+    )
+    if (train == 0).any():
+        index = int(np.argmin(train))
         raise Conflict(
-            f"the train part has no row labelled `{name}`, the whole"
-            f" {whole.column('__label').to_pylist().count(index)} of {whole.num_rows:,}",
+            f"the train part has no row labelled `{labels.classes[index]}`, the whole"
+            f" {whole[index]} of {rows.num_rows:,}",
             where="split.parts.train",
             remedy=(
                 "Publish more events of that class. If it is a mistake, `penstock erase"
@@ -240,6 +201,16 @@ def _refuse_useless(
                 f" `{pipeline.target.source_field}` takes no other"
             ),
         )
+
+
+def _refuse_missing(columns: Columns, train: Part) -> None:
+    for name, reference in columns.features.items():
+        if train.missing[name] == train.num_rows:
+            raise Conflict(
+                f"{reference} is missing in all {train.num_rows:,} rows of the train part",
+                where=f"features.{name}",
+                remedy="Publish events that carry it, or take it out of `features`",
+            )
 
 
 def _asked(pipeline: Pipeline, columns: Columns, classes: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from penstock.contracts.errors import Conflict, Invalid
@@ -47,23 +48,28 @@ def labels_of(pipeline: Pipeline, raw: pa.ChunkedArray) -> Labels:
                 remedy="Publish labels that differ",
             )
         return Labels(values, ())
-    texts = [text_of(value) for value in raw.to_pylist()]
-    seen = Counter(texts)
+    encoded = raw.combine_chunks().dictionary_encode()
+    texts, codes = [text_of(value) for value in encoded.dictionary.to_pylist()], encoded.indices.to_numpy()
+    seen: Counter[str] = Counter()
+    for text, count in zip(texts, np.bincount(codes, minlength=len(texts)).tolist(), strict=True):
+        seen[text] += count
     if target.type == "binary":
         negative, positive = _binary(pipeline, seen, where)
         others = {text: count for text, count in seen.most_common() if text != positive}
-        indices = pa.array([int(text == positive) for text in texts], pa.int64())
-        return Labels(indices, (negative, positive), others if len(others) > 1 else {})
+        indices = np.array([int(text == positive) for text in texts])
+        return Labels(
+            pa.array(indices[codes], pa.int64()), (negative, positive), others if len(others) > 1 else {}
+        )
     if len(seen) < 2:
         raise Conflict(
-            f"all {len(texts):,} labels are `{texts[0]}`",
+            f"all {len(codes):,} labels are `{texts[0]}`",
             where=where,
             remedy="Publish events of at least one other class",
         )
     declared = pipeline.field(target.source_field).values
     classes = tuple(value for value in declared if value in seen) if declared else tuple(sorted(seen))
     index = {value: number for number, value in enumerate(classes)}
-    return Labels(pa.array([index[text] for text in texts], pa.int64()), classes)
+    return Labels(pa.array(np.array([index[text] for text in texts])[codes], pa.int64()), classes)
 
 
 def _binary(pipeline: Pipeline, seen: Counter[str], where: str) -> tuple[str, str]:

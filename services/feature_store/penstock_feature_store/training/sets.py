@@ -33,7 +33,7 @@ from penstock_feature_store.training.spawner import Spawner
 log = structlog.get_logger(__name__)
 _DURATION = histogram(metrics.TRAINING_SETS)
 
-WORK = "penstock_feature_store.training.work:build_json"
+WORK = "penstock_feature_store.training.join:build_json"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 

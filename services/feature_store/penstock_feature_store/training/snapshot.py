@@ -1,9 +1,16 @@
 # ruff: noqa: S608  every name in the SQL below is quoted by `quoted` or is one of ours
-"""A snapshot of the lake for one training set: hard-linked files, read by DuckDB."""
+"""Snapshot of the lake for one training set: hard-linked files, read by DuckDB.
+
+What is held in memory is narrow: labels, their places, and the events of which there are several.
+Everything else streams from the files, and what does not fit goes to files of DuckDB's own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -17,18 +24,33 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
 from penstock_feature_store import names
 from penstock_feature_store.lake.batches import source_schema
-from penstock_feature_store.training.columns import place_of
+from penstock_feature_store.training.columns import place_of, source_of
 
 TIME = pa.timestamp("us", tz="UTC")
 ROW = "row"
+MEMORY = "400MB"  # of DuckDB's operators; what needs more goes to the scratch folder
+THREADS = 4  # at most; each has buffers of its own
+ROWS_AT_ONCE = 65_536
 _SQL = {"number": "DOUBLE", "category": "VARCHAR", "text": "VARCHAR", "boolean": "BOOLEAN"}
+
+
+@contextmanager
+def database(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB in memory, which spills to a folder below `scratch`."""
+    with duckdb.connect() as opened:
+        opened.execute("SET TimeZone='UTC'")
+        opened.execute(f"SET memory_limit='{MEMORY}'")
+        opened.execute(f"SET threads={min(THREADS, os.cpu_count() or 1)}")
+        opened.execute("SET preserve_insertion_order=false")
+        opened.execute(f"SET temp_directory='{escaped(scratch / 'spill')}'")
+        yield opened
 
 
 class Snapshot:
     """The lake's files as tables, each event once."""
 
-    def __init__(self, database: duckdb.DuckDBPyConnection, folder: Path, pipeline: Pipeline) -> None:
-        self._database = database
+    def __init__(self, opened: duckdb.DuckDBPyConnection, folder: Path, pipeline: Pipeline) -> None:
+        self._database = opened
         self._pipeline = pipeline
         for source in pipeline.sources:
             self._open(source, sorted((folder / source).glob("*.parquet")))
@@ -42,23 +64,32 @@ class Snapshot:
             WHERE label IS NOT NULL
             ORDER BY {names.TIME}, {names.ENTITY}, {names.ID}, {names.PARTITION}, {names.OFFSET}"""
         ).to_arrow_table()
-        self._database.register("labels", found)
-        return found.append_column(ROW, pa.array(np.arange(found.num_rows)))
+        numbered = found.append_column(ROW, pa.array(np.arange(found.num_rows)))
+        self._database.register("labels", numbered.select([ROW, names.ENTITY, names.TIME]))
+        return numbered
 
-    def write_features(self, source: str, references: Sequence[str], path: Path) -> None:
-        """Writes, for each labelled entity and moment, the row with the highest offset: Feast is left no
-        tie to break.
+    def joined(self, references: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Joins to each label of `labels` its features as of its time and no older than
+        `training.max_age`: batches in the rows' order, a row number and one column a reference,
+        a number or a text.
+
+        A label without such a row keeps its place, everything missing. Of several rows of one entity and
+        moment the last published counts.
         """
-        columns = ", ".join(quoted(place_of(reference)[1]) for reference in references)
-        self._database.execute(
-            f"""COPY (SELECT {names.ENTITY}, {names.TIME}, {names.TIME} AS {names.AT}, {columns}
-            FROM {quoted(source)}
-            WHERE {names.ENTITY} IN (SELECT {names.ENTITY} FROM labels)
-            QUALIFY row_number() OVER (
-                PARTITION BY {names.ENTITY}, {names.TIME}
-                ORDER BY {names.OFFSET} DESC, {names.PARTITION} DESC) = 1)
-            TO '{escaped(path)}' (FORMAT parquet)"""
-        )
+        oldest = round(self._pipeline.training.max_age.total_seconds() * 1e6)
+        joins, wanted = [], [f"labels.{ROW}"]
+        for source, of in itertools.groupby(sorted(references), source_of):
+            taken = [(reference, quoted(place_of(reference)[1])) for reference in of]
+            joins.append(self._as_of(source, [column for _, column in taken]))
+            name = quoted(f"{source} as of")
+            fresh = f"epoch_us(labels.{names.TIME}) - epoch_us({name}.{names.TIME}) <= {oldest}"
+            wanted += [
+                f"CASE WHEN {fresh} THEN {self._plain(reference, f'{name}.{column}')} END"
+                f" AS {quoted(reference)}"
+                for reference, column in taken
+            ]
+        query = f"SELECT {', '.join(wanted)} FROM labels {' '.join(joins)} ORDER BY labels.{ROW}"
+        yield from self._database.sql(query).to_arrow_reader(ROWS_AT_ONCE)
 
     def offsets(self) -> list[OffsetRange]:
         """The events behind all rows, by topic and partition."""
@@ -84,12 +115,44 @@ class Snapshot:
         ]
         meta = [names.ENTITY, names.TIME, names.ID, names.PARTITION, names.OFFSET]
         paths = ", ".join(f"'{escaped(file)}'" for file in files)
+        stored = f"read_parquet([{paths}], union_by_name=true, filename=true, file_row_number=true)"
+        # Of a crash the lake may have several rows of an event: the first record counts.
+        place = "struct_pack(file := filename, row := file_row_number)"
+        event = [names.PARTITION, names.OFFSET]
+        once = self._once(f"{source} several", stored, event, place, f"arg_min({place}, {names.RECORD})")
+        selected = ", ".join([*meta, *columns])
         self._database.execute(
-            f"""CREATE TABLE {quoted(source)} AS SELECT {", ".join([*meta, *columns])}
-            FROM read_parquet([{paths}], union_by_name=true)
-            QUALIFY row_number() OVER (
-                PARTITION BY {names.PARTITION}, {names.OFFSET} ORDER BY {names.RECORD}) = 1"""
+            f"CREATE VIEW {quoted(source)} AS SELECT {selected} FROM {stored} AS rows {once}"
         )
+
+    def _as_of(self, source: str, columns: Sequence[str]) -> str:
+        """Join to the source's newest row before each label; of one entity and moment, the last published."""
+        of, name, moment = quoted(source), quoted(f"{source} as of"), [names.ENTITY, names.TIME]
+        place = f"struct_pack(o := {names.OFFSET}, p := {names.PARTITION})"
+        once = self._once(f"{source} ties", of, moment, place, f"max({place})")
+        return f"""ASOF LEFT JOIN (SELECT {", ".join([*moment, *columns])} FROM {of} AS rows {once}) AS {name}
+            ON labels.{names.ENTITY} = {name}.{names.ENTITY}
+            AND labels.{names.TIME} >= {name}.{names.TIME}"""
+
+    def _once(self, name: str, rows: str, key: Sequence[str], place: str, counts: str) -> str:
+        """Condition on `rows` that of several with one key lets the one through whose `place` counts. Empty
+        where each key has one row, which is the rule: a condition would read them once more.
+        """
+        several, keys = quoted(name), ", ".join(key)
+        self._database.execute(
+            f"""CREATE TABLE {several} AS SELECT {keys}, {counts} AS counts FROM {rows}
+            WHERE ({keys}) IN (SELECT ({keys}) FROM {rows} GROUP BY {keys} HAVING count(*) > 1)
+            GROUP BY {keys}"""
+        )
+        if not self._database.execute(f"FROM {several} LIMIT 1").fetchall():
+            return ""
+        same = " AND ".join(f"several.{column} = rows.{column}" for column in key)
+        return f"WHERE NOT EXISTS (FROM {several} AS several WHERE {same} AND several.counts <> {place})"
+
+    def _plain(self, reference: str, column: str) -> str:
+        """A boolean becomes true or false in words."""
+        boolean = self._pipeline.field(reference).type == "boolean"
+        return f"CAST({column} AS VARCHAR)" if boolean else column
 
 
 def _value(column: str, kind: str) -> str:

@@ -1,7 +1,7 @@
-"""Heavy work in processes that are there at once: forked from one that has Feast imported and does
+"""Heavy work in processes that are there at once: forked from one that has DuckDB imported and does
 nothing else.
 
-A training set needs Feast, DuckDB and much memory for some seconds. In this process it would hold
+A training set needs DuckDB and much memory for some seconds. In this process it would hold
 up online reads (Python's lock) and keep the memory; a fresh process would spend 4 s on imports. So
 the process forks once, before it has any thread: the copy waits, and forks again for each piece of
 work, whose module it has loaded. Its pages are shared with the service's, so waiting costs little.

@@ -1,0 +1,59 @@
+"""Parts of a training set as files: rows go to their part as they come, so that no more than a
+batch is held.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from penstock_feature_store.training.splits import PARTS, Parts
+
+
+class Part:
+    """One part: its file, its rows, and how many values of each column are missing."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self.schema = schema
+        self.num_rows = 0
+        self.missing: Counter[str] = Counter()
+        texts = [field.name for field in schema if pa.types.is_string(field.type)]
+        self._writer = pq.ParquetWriter(
+            path, schema, compression="zstd", compression_level=1, use_dictionary=texts
+        )
+
+    def add(self, rows: pa.Table) -> None:
+        self.num_rows += rows.num_rows
+        self.missing.update({name: rows.column(name).null_count for name in rows.column_names})
+        if rows.num_rows:
+            self._writer.write_table(rows)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Reads one column from the file."""
+        return pq.read_table(self.path, columns=[name]).column(name)
+
+
+def write(tables: Iterable[pa.Table], parts: Parts, schema: pa.Schema, folder: Path) -> Mapping[str, Part]:
+    """Writes each row to the file of its part. `parts` [N]: the parts of all rows, in the order in which
+    `tables` bring them.
+    """
+    written = {name: Part(folder / f"{name}.out", schema) for name in PARTS}
+    try:
+        start = 0
+        for table in tables:
+            here = parts[start : start + table.num_rows]
+            for number, part in enumerate(written.values()):
+                part.add(table.filter(pa.array(here == number)))
+            start += table.num_rows
+    finally:
+        for part in written.values():
+            part.close()
+    return written
