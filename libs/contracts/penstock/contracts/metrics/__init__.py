@@ -14,6 +14,7 @@ from penstock.contracts.metrics.metric import Metric as Metric
 # One flat namespace, `metrics.READY`, `metrics.REJECTS`: a name is a metric wherever it stands.
 from penstock.contracts.metrics.runtime import *  # noqa: F403
 from penstock.contracts.metrics.services import *  # noqa: F403
+from penstock.contracts.metrics.sites import *  # noqa: F403
 
 CATALOGUE: tuple[Metric, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Metric)
