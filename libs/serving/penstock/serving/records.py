@@ -14,9 +14,6 @@ from penstock.serving.model import Layout
 from penstock.serving.protocol.tensors import InferMessage, Scalar, Undecodable
 
 PREDICTION_HEADER: Final = "x-penstock-prediction"  # carries a prediction's id, which the server makes
-SERVED_BY_HEADER: Final = "x-penstock-served-by"  # `site` or `cloud`, of who was asked at a site
-CONFIDENCE_HEADER: Final = "x-penstock-confidence"  # the lowest of its rows
-DEGRADED_HEADER: Final = "x-penstock-degraded"  # `Degraded`; absent where all is as it should be
 _BOOLEANS: Final = ("true", "false")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import uvicorn
 
 from penstock.serving.protocol.http import Headers, HttpApplication
+from penstock.serving.records import PREDICTION_HEADER
 from penstock_edge_gateway.site.http_publish import PublishOverHttp
 from penstock_edge_gateway.site.open_inference import OpenInference
 from penstock_edge_gateway.site.publisher import Publisher
@@ -28,8 +29,8 @@ async def serve(answers: OpenInference, publisher: Publisher, host: str, port: i
     """Serves until it is cancelled; calls in hand are finished."""
 
     async def infer(request: Any) -> tuple[Any, Headers]:
-        provenance, response = await answers.infer(request, "http")
-        return response, tuple((name.encode(), said.encode()) for name, said in provenance.headers())
+        prediction, response = await answers.infer(request, "http")
+        return response, ((PREDICTION_HEADER.encode(), prediction.encode()),)
 
     config = uvicorn.Config(
         PublishOverHttp(publisher, HttpApplication(answers, infer)),

@@ -16,10 +16,10 @@ from penstock.runtime.readiness import Readiness
 from penstock.serving.model import Model
 from penstock.serving.protocol.checks import check
 from penstock.serving.protocol.tensors import NUMPY, Tensor, Undecodable, grpc_request_of
+from penstock.serving.records import PREDICTION_HEADER
 from penstock_edge_gateway.site.engine import DATATYPES
 from penstock_edge_gateway.site.fallback import Fallback
 from penstock_edge_gateway.site.inference import Answer, Inference
-from penstock_edge_gateway.site.provenance import Provenance
 from penstock_edge_gateway.site.serving import Serving
 
 SERVICE: Final = "inference.GRPCInferenceService"
@@ -45,8 +45,9 @@ class OpenInference:
         self._readiness = readiness
         self._version = version
 
-    async def infer(self, request: Any, protocol: Any, within: float | None = None) -> tuple[Provenance, Any]:
-        """Answers a ModelInferRequest, of a caller who waits for `within` seconds. Raises Invalid and what
+    async def infer(self, request: Any, protocol: Any, within: float | None = None) -> tuple[str, Any]:
+        """Answers a ModelInferRequest, of a caller who waits for `within` seconds, with the id of its
+        record. Raises Invalid and what
         `Inference.infer` and `Fallback.ask` raise.
         """
         try:
@@ -62,8 +63,11 @@ class OpenInference:
         except NotFound as why:
             question = SiteQuestion(pipeline=request.model_name, tensors=request.SerializeToString())
             provenance, told = await self._fallback.ask(question, why, within)
-            return provenance, pb.ModelInferResponse.FromString(told.tensors)
-        return answer.provenance, response_of(answer, request.id)
+            response = pb.ModelInferResponse.FromString(told.tensors)
+        else:
+            provenance, response = answer.provenance, response_of(answer, request.id)
+        provenance.tell(response)
+        return provenance.prediction, response
 
     async def live(self) -> bool:
         return True
@@ -125,9 +129,9 @@ def add_to_server(answers: OpenInference, server: Any) -> None:
             request = pb.ModelInferRequest.FromString(message)
         except DecodeError as error:
             raise Invalid("the message is no ModelInferRequest") from error
-        provenance, response = await answers.infer(request, "grpc", context.time_remaining())
+        prediction, response = await answers.infer(request, "grpc", context.time_remaining())
         # Behind the answer: before it, it would be a write of its own, a sixth of the call.
-        context.set_trailing_metadata(provenance.headers())
+        context.set_trailing_metadata(((PREDICTION_HEADER, prediction),))
         return response
 
     async def live(_: Any) -> Any:

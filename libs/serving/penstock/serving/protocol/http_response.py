@@ -39,8 +39,16 @@ def write_response(
     said: dict[str, Any] = {"model_name": response.model_name, "model_version": response.model_version}
     if response.id:
         said["id"] = response.id
+    if response.parameters:
+        said["parameters"] = {name: _plain(one) for name, one in response.parameters.items()}
     head = orjson.dumps(said | {"outputs": outputs})
     return b"".join((head, *binary)), len(head) if binary else None
+
+
+def _plain(parameter: service_pb2.InferParameter) -> bool | int | float | str | None:
+    kind = parameter.WhichOneof("parameter_choice")
+    value: bool | int | float | str | None = getattr(parameter, kind) if kind else None
+    return value
 
 
 def read_response(body: bytes, header_length: int | None) -> InferMessage:
