@@ -49,7 +49,7 @@ class Platform(hub_pb2_grpc.HubServiceServicer):
         self.asked.append(request)
         if self.hangs:
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(30)  # until its caller gives up
             finally:
                 self.canceled.set()
         if self.error:
