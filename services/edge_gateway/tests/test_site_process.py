@@ -271,7 +271,12 @@ def test_what_may_not_leave_is_in_no_file_of_a_site_and_never_on_the_wire(site: 
             with pytest.raises(grpc.RpcError):
                 infer(again, request(b"canary-2\xff"))
             publish = SiteServiceStub(again.channel).Publish
-            answer = until(lambda: publish(asked, timeout=10), what="its key came", despite=grpc.RpcError)
+            traced = [("traceparent", f"00-{'a' * 32}-{'b' * 16}-01")]
+            answer = until(
+                lambda: publish(asked, timeout=10, metadata=traced),
+                what="its key came",
+                despite=grpc.RpcError,
+            )
             until(lambda: len(hub.heard["Forward"]) == 2 and hub.heard["Watch"][1:], what="it forwards")
             again.stop()
         finally:

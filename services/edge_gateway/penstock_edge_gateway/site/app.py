@@ -75,13 +75,7 @@ async def run(settings: Settings) -> None:
             fallback = Fallback(hub, pipelines, serving.missing)
             answers = _predicts(process, serving, Inference(serving, recorder), fallback)
             pseudonyms = PseudonymKeys(home / "pseudonyms")
-            publisher = Publisher(
-                pipelines.get,
-                lanes[0],
-                age=settings.spool_age,
-                clock=process.clock,
-                pseudonym=pseudonyms.pseudonym,
-            )
+            publisher = _publisher(settings, process, lanes[0], pipelines, pseudonyms)
             trust = SiteTrust(home)
             reporting = Reporting(
                 identity.site, hub, serving, fallback, trust, lanes, publisher.rejects, process.clock
@@ -119,6 +113,13 @@ def _serving(settings: Settings, process: Process, hub: Hub) -> Serving:
     fetch = PackageFetch(hub, home / "incoming", asyncio.get_running_loop())
     admission = Admission(fetch, settings.keys, home / "packages", verify_apart)
     return Serving(Versions(home / "versions"), admission, settings.bounds, process.readiness, process.clock)
+
+
+def _publisher(
+    settings: Settings, process: Process, lane: Lane, pipelines: Pipelines, pseudonyms: PseudonymKeys
+) -> Publisher:
+    age, pseudonym = settings.spool_age, pseudonyms.pseudonym
+    return Publisher(pipelines.get, lane, age=age, clock=process.clock, pseudonym=pseudonym)
 
 
 def _predicts(process: Process, serving: Serving, inference: Inference, fallback: Fallback) -> OpenInference:
