@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import statistics
@@ -99,6 +100,7 @@ async def serve(folder: Path, port: int, echo_port: int) -> None:
     apply(PIPELINE, folder, folder / "lake", stores)
     reader, writer = (stores.open(folder, PIPELINE) for _ in range(2))
     writer.write("people", rows(range(ENTITIES), 0))
+    gc.freeze()  # what is loaded by now stays, as `penstock.runtime.loading` has it in the service
     held, owns = Held(PIPELINE, 1, reader), SimpleNamespace(ownership=SimpleNamespace(mine=True))
     nothing: Any = None
     servicer = Servicer(
