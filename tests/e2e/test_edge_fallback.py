@@ -13,6 +13,7 @@ import asking
 import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from census import PIPELINE, Served, infer, model_fields, tensors
 from sites import WITHIN_S, ask, enrolled, messages, serves
 
@@ -83,6 +84,10 @@ def test_a_site_without_the_version_answers_through_the_platform_once_recorded(
     assert np.abs(answered - infer(served, numbers, strings)).max() <= 1e-6
     over_http, http_id = asking.over_http(site.http, PIPELINE, numbers[:1], strings[:1])
     assert np.abs(over_http - answered[:1]).max() <= 1e-6
+    with triton.InferenceServerClient(site.endpoint) as client:
+        response = client.infer(PIPELINE, asking.inputs(numbers[:1], strings[:1])).get_response()
+    assert response.parameters["served_by"].string_param == "cloud"
+    assert response.parameters["degraded"].string_param == "no_version"
     named = by_fields(site, model_fields(served, served.events[0]))
     assert (named.served_by, named.degraded, named.digest) == ("cloud", "no_version", served.version.digest)
     assert 0 <= named.confidence <= 1
@@ -95,7 +100,7 @@ def test_a_site_without_the_version_answers_through_the_platform_once_recorded(
     assert isinstance(told, Unavailable)
     assert "the platform is not asked" in told.message
     assert took_s < 1
-    assert fallback_state(site) == (ROWS + 2, "open")
+    assert fallback_state(site) == (ROWS + 3, "open")
     wire.mend()
 
     site.kill()

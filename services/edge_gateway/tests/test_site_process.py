@@ -166,6 +166,10 @@ def test_it_answers_as_its_package_says_in_every_way_of_calling(site: Running) -
     assert dict(by_fields.probabilities) == pytest.approx({"false": 0.25, "true": 0.75})
     over_http, headers = post(site, NAME, {"numbers": ("FP64", 1.0), "strings": ("BYTES", "car")})
     assert {one["name"]: one["data"] for one in over_http["outputs"]}["decision"] == ["true"]
+    assert answer.parameters["served_by"].string_param == by_fields.served_by == "site"
+    assert answer.parameters["confidence"].double_param == pytest.approx(0.5)
+    assert by_fields.confidence == pytest.approx(0.5)
+    assert over_http["parameters"] == pytest.approx({"served_by": "site", "confidence": 0.5})
     first, second, third = site.records()
     ids = [prediction, by_fields.prediction, headers["x-penstock-prediction"]]
     assert [one["id"] for one in (first, second, third)] == ids

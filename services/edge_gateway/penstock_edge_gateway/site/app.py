@@ -7,6 +7,7 @@ import gc
 import math
 import sys
 from collections.abc import Iterable
+from functools import partial
 from importlib import metadata
 from typing import Final
 
@@ -90,7 +91,7 @@ async def run(settings: Settings) -> None:
             process.background("records", recorder.expire)
             process.background("log of records", lanes[1].checkpoint)
             process.background(
-                "http", lambda: http.serve(answers, publisher, settings.host, settings.http_port)
+                "http", partial(http.serve, answers, publisher, settings.host, settings.http_port)
             )
 
             # Of events alone: a site predicts by fields, so records of that name no entity.
