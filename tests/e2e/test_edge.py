@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from census import PIPELINE, Served, infer, pipeline_text, run_penstock, tensors
@@ -129,3 +130,39 @@ def test_a_pipeline_that_was_changed_or_deleted_while_a_site_was_away_counts_fro
     assert len(of_site) == len(rows)
     assert all(gone in why for why in of_site)
     run_penstock(stack, "delete", changed, "--yes")
+
+
+def test_what_may_not_leave_a_site_comes_nowhere_and_its_pseudonym_is_erased_by_the_real_id(
+    served: Served, stack: StackUnderTest, site: SiteUnderTest, tmp_path: Path
+) -> None:
+    name, listed = "census-private", "race, sex, over_50k]"
+    text = pipeline_text(name)
+    assert listed in text
+    replaced = "sex, over_50k]\n  pseudonymize: [race, person_id]"
+    apply(stack, tmp_path, name, text.replace(listed, replaced))
+    waits_for(site, name)
+    event = served.events[0] | {"event_id": "private-1", "person_id": "canary-person", "race": "canary-race"}
+    until(lambda: publish(site, name, [event]) is None, despite=grpc.RpcError, what="the key has come")
+    with pytest.raises(AssertionError):
+        publish(site, name, [event | {"event_id": "private-2", "age": "canary-age"}])
+    topics = [source_topic(kind, name, "people") for kind in ("events", "records", "rejects")]
+    until(lambda: messages(served, topics[1]), within=WITHIN_S, what="the event is a record")
+    (record,) = messages(served, topics[1])
+    assert len(str(record["entity"])) == 32
+    others = [predictions_topic(name), "edge-sites.v1", "edge-positions.v1", LETTERS]
+    told = [
+        (message.key() or b"") + (message.value() or b"") + repr(message.headers()).encode()
+        for topic in (*topics, *others)
+        for message in served.client.events.read(topic)
+    ]
+    logs = [file for file in stack.stack.file.home.rglob("*.log") if file.is_file()]
+    assert told
+    assert logs
+    assert [one for one in (*told, *(file.read_bytes() for file in logs)) if b"canary" in one] == []
+
+    erase = ("erase", name, "canary-person", "--yes")
+    until(
+        lambda: "removed 1 lake rows" in run_penstock(stack, *erase).stdout,
+        within=WITHIN_S,
+        what="the person is erased by the real id",
+    )
