@@ -34,7 +34,8 @@ class Summed:
     value: Callable[..., Floats]  # Takes a sum [R] for each column and returns [R]
 
     def __call__(self, weights: Weights) -> Floats:
-        return self.value(*(weights @ np.stack(self.columns, axis=1)).T)
+        columns = np.stack(self.columns, axis=1, dtype=np.float64)  # sums of bytes would begin anew at 256
+        return self.value(*(weights @ columns).T)
 
 
 def mean(column: NDArray[Any]) -> Summed:
