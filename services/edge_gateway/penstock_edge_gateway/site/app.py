@@ -90,9 +90,8 @@ async def run(settings: Settings) -> None:
             process.background("serving", serving.run)
             process.background("records", recorder.expire)
             process.background("log of records", lanes[1].checkpoint)
-            process.background(
-                "http", partial(http.serve, answers, publisher, settings.host, settings.http_port)
-            )
+            over_http = partial(http.serve, answers, publisher, settings.host, settings.http_port)
+            process.background("http", over_http)
 
             # Of events alone: a site predicts by fields, so records of that name no entity.
             watch = Watch(hub, serving, pipelines, trust, pseudonyms, reporting, lanes[0].erase)
