@@ -17,6 +17,7 @@ import threading
 from typing import Final, Literal, Self
 
 _CHUNK: Final = 1 << 14
+_ENDS_WITHIN_S: Final = 5.0
 _SEGMENT: Final = 1448  # bytes of TCP in an Ethernet frame
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
 
@@ -83,9 +84,7 @@ class Wire:
     async def _end(self) -> None:
         self._server.close()
         if passing := asyncio.all_tasks() - {asyncio.current_task()}:
-            for task in passing:
-                task.cancel()
-            await asyncio.wait(passing)
+            await asyncio.wait(passing, timeout=_ENDS_WITHIN_S)  # their connections are reset
 
     def _reset(self) -> None:
         for writer in self._writers:
