@@ -195,3 +195,16 @@ def test_the_table_and_the_functions_name_the_same() -> None:
     assert set(FORMULAS) == {name for name, measure in MEASURES.items() if not measure.between_groups}
     for task in ("binary", "multiclass", "regression"):
         assert {m.name for m in over_rows(task)} <= set(FORMULAS)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1", "brier", "auroc", "calibration_error"])
+def test_weights_of_bytes_say_what_floats_do(name: str) -> None:
+    """As draws come: their sums go beyond a byte."""
+    generator = np.random.default_rng(2)
+    truth, p = generator.integers(0, 2, 700), generator.random(700)
+    scores = Scores("binary", truth * 1.0, np.arange(700), (), np.stack([1 - p, p], axis=1))
+    weights = generator.integers(0, 6, (3, 700)).astype(np.uint8)
+    meter = FORMULAS[name](scores)
+    assert meter is not None
+    assert meter(weights) == pytest.approx(meter(weights.astype(np.float64)), abs=1e-12)
+    assert performance(scores)(weights)[name] == pytest.approx(meter(weights), abs=1e-12)
