@@ -23,7 +23,7 @@ from penstock.serving.protocol.tensors import Tensor
 from penstock.testing.promoting import NAME, Registry
 from penstock.testing.wait import until_async
 from penstock_edge_gateway.site.engine import tensors_of
-from penstock_edge_gateway.site.serving import Serving
+from penstock_edge_gateway.site.serving import Missing, Serving
 from penstock_edge_gateway.site.signature import verify_apart
 from penstock_edge_gateway.site.trial import Bounds, Trial
 from penstock_edge_gateway.site.versions import Versions
@@ -146,6 +146,27 @@ async def test_nothing_unproven_serves_and_the_reason_is_visible(site: Site) -> 
     async with site.running() as serving:
         assert generation(serving) == 1
         assert any("refused: " in fact for fact in site.readiness.facts)
+
+
+async def test_a_version_that_is_missing_or_old_is_told_of(site: Site) -> None:
+    """For the fallback, and beside each answer."""
+    first, second = site.registry.version(), site.registry.version()
+    site.damage(first)
+    async with site.running() as serving:
+        assert serving.missing(NAME) is None  # nothing was promoted
+        serving.promoted(first)
+        assert serving.missing(NAME) == Missing("no_version", first.version.pipeline_number)
+        await until_async(lambda: refused(serving))
+        assert serving.missing(NAME) == Missing("refused_version", first.version.pipeline_number)
+        await promoted(serving, second)
+        assert serving.missing(NAME) is None
+        assert serving.degraded(serving.version(NAME)) is None
+        third = site.registry.version()
+        site.damage(third)
+        serving.promoted(third)
+        assert serving.degraded(serving.version(NAME)) == "older_version"
+        await until_async(lambda: refused(serving))
+        assert serving.degraded(serving.version(NAME)) == "older_version"
 
 
 async def test_a_replayed_promotion_changes_nothing(site: Site) -> None:
