@@ -32,6 +32,7 @@ from penstock.testing.packages import NOW
 from penstock.testing.threads import in_a_thread
 from penstock_model_registry.app import MIGRATIONS
 from penstock_model_registry.deletion import Deletions
+from penstock_model_registry.lease import TopicsLease
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.pipelines import Pipelines
 from penstock_model_registry.registry import Registry
@@ -140,7 +141,8 @@ async def test_an_applied_pipeline_is_stated_again_signed_and_followed_only_then
     assert await followed(keys, before) == {}
 
     artifacts = Artifacts(f"file://{tmp_path}/artifacts")
-    deletions = Deletions(store, KafkaSettings(), keys, artifacts, lambda: NOW)
+    changing = TopicsLease(store, "0", lambda: NOW)
+    deletions = Deletions(store, KafkaSettings(), keys, artifacts, lambda: NOW, changing)
     pipelines = Pipelines(store, KafkaSettings(), keys, deletions, lambda: NOW)
     for _ in range(2):  # the second start has nothing to state
         await store.write(pipelines.state_again)
