@@ -182,7 +182,9 @@ async def test_a_promotion_that_was_not_granted_is_not_handed_on(news: News, key
     assert not (await newer(news)).ByteSize()
 
 
-async def test_an_older_statement_that_someone_writes_again_changes_nothing(news: News, keys: Keys) -> None:
+async def test_an_older_statement_that_someone_writes_again_changes_nothing(
+    news: News, keys: Keys, tmp_path: Path
+) -> None:
     files = [packages.applied(keys, number=number) for number in (1, 2)]
     promotions = [promoted(keys, digest, 1 + at) for at, digest in enumerate(DIGESTS[:2])]
     for event in (*files, files[0]):
@@ -192,7 +194,8 @@ async def test_an_older_statement_that_someone_writes_again_changes_nothing(news
     found = await newer(news)
     assert [decode(PipelineApplied.ce_type(), said) for said in found.pipelines] == files[1:]
     assert [decode(ModelVersionPromoted.ce_type(), said) for said in found.promotions] == promotions[1:]
-    restarted = News("penstock.edge_gateway", keys)  # compaction has left nothing but the replayed ones
+    # Compaction has left nothing but the replayed ones.
+    restarted = News("penstock.edge_gateway", keys, PseudonymKeys(tmp_path))
     await tell(restarted.applied.router, files[0])
     await tell(restarted.router, promotions[0])
     known = {"generations": {"loans": 2}, "numbers": {"loans": 2}}
