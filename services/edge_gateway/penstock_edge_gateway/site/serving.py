@@ -126,6 +126,8 @@ class Serving:
     def _newest(self, pipeline: str) -> ModelVersionPromoted | Refusal | None:
         # Of those that wait or were refused.
         found = self._due.get(pipeline), self._of(pipeline).refused
+        if found == (None, None):  # as a rule, and with each answer
+            return None
         return max((one for one in found if one), key=lambda one: one.generation, default=None)
 
     def say(self, pipeline: str, text: str) -> None:
