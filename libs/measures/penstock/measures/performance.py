@@ -5,6 +5,7 @@ prepares the measure for some scores.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from penstock.contracts import measures
 from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
-from penstock.measures.weighted import Meter, Meters, Summed, Weights, mean, ratio, together
+from penstock.measures.weighted import BLOCK, Meter, Meters, Summed, Weights, mean, ratio, sums, together
 
 CALIBRATION_BINS = 10
 
@@ -96,13 +97,13 @@ def calibration_error(scores: Scores) -> Meter:
     if not len(said):
         return _undefined
     order = _rising(said)
-    gap = (said - seen)[order]
-    starts = _changes(equal_mass_bins(said, CALIBRATION_BINS)[order])
+    gap = (said - seen)[order][None]
+    bins = [*_changes(equal_mass_bins(said, CALIBRATION_BINS)[order]), len(said)]
 
     def measure(weights: Weights) -> Floats:
-        drawn = weights[:, order].astype(np.float64, copy=False)
-        gaps = np.add.reduceat(drawn * gap, starts, axis=1)
-        return ratio(np.abs(gaps).sum(axis=1), drawn.sum(axis=1))
+        drawn = weights[:, order]
+        gaps = [sums(drawn[:, begin:end], gap[:, begin:end])[:, 0] for begin, end in pairwise(bins)]
+        return ratio(np.abs(gaps).sum(axis=0), drawn.sum(axis=1))
 
     return measure
 
@@ -185,18 +186,29 @@ def ranks(positive: NDArray[np.bool_], score: Floats) -> Meter:
         return _undefined
     order = _rising(score)
     hit, starts = positive[order].astype(np.float64), _changes(score[order])
+    begins = starts[np.r_[True, np.diff(starts // BLOCK) > 0]]  # a block holds whole ties
+    within = np.split(starts, np.searchsorted(starts, begins[1:]))
+    blocks = list(zip([*begins, len(hit)], [*begins[1:], len(hit)], within, strict=False))
 
     def measure(weights: Weights) -> Floats:
-        ranked = weights[:, order].astype(np.float64, copy=False)
-        above = ranked * hit
-        negative = ranked - above
-        if len(starts) < len(hit):  # ties
-            above = np.add.reduceat(above, starts, axis=1)
-            negative = np.add.reduceat(negative, starts, axis=1)
-        below = np.cumsum(negative, axis=1)
-        negatives = below[:, -1].copy()
-        below -= negative / 2
-        return ratio(np.einsum("rn,rn->r", above, below), above.sum(axis=1) * negatives)
+        ranked = weights[:, order]
+        pairs, positives, negatives = np.zeros((3, len(weights)))
+        for begin, end, runs in blocks:
+            rows = ranked[:, begin:end].astype(np.float64, copy=False)
+            above = rows * hit[begin:end]
+            negative = rows - above
+            if len(runs) < end - begin:  # ties
+                above = np.add.reduceat(above, runs - begin, axis=1)
+                negative = np.add.reduceat(negative, runs - begin, axis=1)
+            below = np.cumsum(negative, axis=1)
+            last = below[:, -1].copy()
+            below -= negative / 2
+            pairs += np.einsum("rn,rn->r", above, below)
+            positive_rows = above.sum(axis=1)
+            pairs += positive_rows * negatives
+            positives += positive_rows
+            negatives += last
+        return ratio(pairs, positives * negatives)
 
     return measure
 

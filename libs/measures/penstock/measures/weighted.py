@@ -26,6 +26,10 @@ Meters = Callable[[Weights], dict[str, Floats]]
 """Several measures by name."""
 
 
+BLOCK = 16_384
+"""Rows taken at a time: larger temporaries leave the processor's cache, and are mapped anew each time."""
+
+
 @dataclass(frozen=True)
 class Summed:
     """A measure that follows from the weighted sums of some columns."""
@@ -34,8 +38,17 @@ class Summed:
     value: Callable[..., Floats]  # Takes a sum [R] for each column and returns [R]
 
     def __call__(self, weights: Weights) -> Floats:
-        columns = np.stack(self.columns, axis=1, dtype=np.float64)  # sums of bytes would begin anew at 256
-        return self.value(*(weights @ columns).T)
+        return self.value(*sums(weights, np.stack(self.columns, dtype=np.float64)).T)
+
+
+def sums(weights: Weights, columns: Floats) -> Floats:
+    """Weighted sums [R, C] of columns [C, N]. Not by BLAS, whose threads wait for one another by spinning."""
+    total = np.zeros((len(weights), len(columns)))
+    for at in range(0, weights.shape[1], BLOCK):
+        rows = slice(at, at + BLOCK)  # as floats: sums of bytes would begin anew at 256
+        drawn = weights[:, rows].astype(np.float64, copy=False)
+        total += np.einsum("rn,cn->rc", drawn, columns[:, rows])
+    return total
 
 
 def mean(column: NDArray[Any]) -> Summed:
@@ -55,13 +68,12 @@ def together(meters: Mapping[str, Meter]) -> Meters:
     ]
     keys = [blake2b(column.data).digest() for column in columns]
     distinct = dict(zip(keys, columns, strict=True))
-    matrix = np.stack(list(distinct.values()), axis=1)
+    matrix = np.stack(list(distinct.values()))
 
     def measure(weights: Weights) -> dict[str, Floats]:
-        weights = weights.astype(np.float64, copy=False)
-        sums, wanted = dict(zip(distinct, (weights @ matrix).T, strict=True)), iter(keys)
+        by_column, wanted = dict(zip(distinct, sums(weights, matrix).T, strict=True)), iter(keys)
         return {
-            name: meter.value(*(sums[key] for key in islice(wanted, len(meter.columns))))
+            name: meter.value(*(by_column[key] for key in islice(wanted, len(meter.columns))))
             if isinstance(meter, Summed)
             else meter(weights)
             for name, meter in meters.items()
