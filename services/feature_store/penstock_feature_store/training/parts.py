@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,17 +44,26 @@ class Part:
 
 def write(tables: Iterable[pa.Table], parts: Parts, schema: pa.Schema, folder: Path) -> Mapping[str, Part]:
     """Writes each row to the file of its part. `parts` [N]: the parts of all rows, in the order in which
-    `tables` bring them.
+    `tables` bring them. The next table is made while one is written.
     """
     written = {name: Part(folder / f"{name}.out", schema) for name in PARTS}
-    try:
-        start = 0
-        for table in tables:
-            here = parts[start : start + table.num_rows]
-            for number, part in enumerate(written.values()):
-                part.add(table.filter(pa.array(here == number)))
-            start += table.num_rows
-    finally:
-        for part in written.values():
-            part.close()
+
+    def add(table: pa.Table, assigned: Parts) -> None:
+        for number, part in enumerate(written.values()):
+            part.add(table.filter(pa.array(assigned == number)))
+
+    start, under_way = 0, None
+    with ThreadPoolExecutor(max_workers=1) as writing:
+        try:
+            for table in tables:
+                if under_way:
+                    under_way.result()
+                under_way = writing.submit(add, table, parts[start : start + table.num_rows])
+                start += table.num_rows
+            if under_way:
+                under_way.result()
+        finally:
+            writing.shutdown()
+            for part in written.values():
+                part.close()
     return written
