@@ -61,6 +61,7 @@ class ProcessMachine:
         folder = home / "sites-of-the-demo" / f"{name}-{time.time_ns()}"
         program = stack.enter_context(SiteUnderTest(folder))
         program.join(str(replace(Token.read(token), hub=wire.address)))
+        program.start()
         self.endpoint = program.endpoint
         self.start, self.stop, self.cut, self.mend = program.start, program.stop, wire.cut, wire.mend
         self._program = program

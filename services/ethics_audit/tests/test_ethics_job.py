@@ -194,7 +194,7 @@ def test_what_is_bad_and_gated_by_nothing_stands_at_the_top(world: World) -> Non
     assert "Passed" in top
     assert "Measured, and judged by no gate" in top
     assert "Equalized odds difference by sex" in top
-    assert re.search(r"(true|false) positive rate of true \d+% for [fm], \d+% for [fm]", top)
+    assert re.search(r"(true|false) positive rate of `true`, \d+% for [fm], \d+% for [fm]", top)
 
 
 @pytest.mark.usefixtures("artifacts_root")
