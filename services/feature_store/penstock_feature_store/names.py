@@ -29,7 +29,15 @@ ROW = "__row"
 
 _PLAIN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TAKEN = frozenset(
-    {"event_timestamp", "created_timestamp", "event_expire_timestamp", "entity_row_id", "rn", "row"}
+    {
+        "event_timestamp",
+        "created_timestamp",
+        "event_expire_timestamp",
+        "entity_row_id",
+        "rn",
+        "row",
+        "file_row_number",
+    }
 )
 
 

@@ -235,6 +235,31 @@ def test_a_label_without_features_keeps_its_place(tmp_path: Path) -> None:
     assert len(rows) == 202
 
 
+def test_names_that_the_joins_sql_has_are_free_for_fields_and_sources(tmp_path: Path) -> None:
+    spec = credit_risk().model_dump(mode="json", by_alias=True, exclude_unset=True)
+    odd = ("label", "filename", "file_row_number", "row", "counts", "several")
+    outcomes = spec["sources"].pop("outcomes")
+    outcomes["fields"] |= {name: {"type": "category"} for name in odd}
+    pipeline = credit_risk(
+        sources=spec["sources"] | {"labels": outcomes},
+        features=INCOME | {name: {"from": f"labels.{name}"} for name in odd},
+        targets={"default": {"from": "labels.defaulted", "type": "binary"}},
+    )
+    told = [
+        {"defaulted": (None, True, False)[number % 3]} | {name: (name, None)[number % 2] for name in odd}
+        for number in range(300)
+    ]
+    labels = [record(number, f"a{number}", 1000 + number, fields) for number, fields in enumerate(told)]
+    made = make(pipeline, tmp_path, {"applications": population()["applications"], "labels": labels})
+    found = {
+        row["__id"]: {"defaulted": bool(row["__label"])} | {name: row[name] for name in odd}
+        for row in rows_of(made)
+    }
+    assert found == {
+        f"ev-{number}": fields for number, fields in enumerate(told) if fields["defaulted"] is not None
+    }
+
+
 # -- the name --------------------------------------------------------------------------------------
 
 

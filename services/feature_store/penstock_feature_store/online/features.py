@@ -79,7 +79,7 @@ def _joined(rows: Mapping[str, Packed | None], places: Sequence[tuple[str, int]]
 def from_columns(
     held: Held, entities: Sequence[str], fields: Sequence[str], now: datetime
 ) -> list[pb.EntityFeatures]:
-    """The same through Feast, value by value."""
+    """Reads through Feast, value by value."""
     by_source: dict[str, list[str]] = {}
     for source, field in map(held.reference, dict.fromkeys(fields)):
         by_source.setdefault(source, []).append(field)

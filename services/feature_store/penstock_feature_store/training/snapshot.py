@@ -28,6 +28,7 @@ from penstock_feature_store.training.columns import place_of, source_of
 
 TIME = pa.timestamp("us", tz="UTC")
 ROW = "row"
+LABELS = "labelled rows"  # no name of a source has a space
 MEMORY = "400MB"  # of DuckDB's operators; what needs more goes to the scratch folder
 THREADS = 4  # at most; each has buffers of its own
 ROWS_AT_ONCE = 65_536
@@ -61,11 +62,11 @@ class Snapshot:
         found: pa.Table = self._database.sql(
             f"""SELECT {names.ENTITY}, {names.TIME}, {names.ID}, {quoted(column)} AS label
             FROM {quoted(source)}
-            WHERE label IS NOT NULL
+            WHERE {quoted(column)} IS NOT NULL
             ORDER BY {names.TIME}, {names.ENTITY}, {names.ID}, {names.PARTITION}, {names.OFFSET}"""
         ).to_arrow_table()
         numbered = found.append_column(ROW, pa.array(np.arange(found.num_rows)))
-        self._database.register("labels", numbered.select([ROW, names.ENTITY, names.TIME]))
+        self._database.register(LABELS, numbered.select([ROW, names.ENTITY, names.TIME]))
         return numbered
 
     def joined(self, references: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -88,7 +89,8 @@ class Snapshot:
                 f" AS {quoted(reference)}"
                 for reference, column in taken
             ]
-        query = f"SELECT {', '.join(wanted)} FROM labels {' '.join(joins)} ORDER BY labels.{ROW}"
+        rows = f"{quoted(LABELS)} AS labels {' '.join(joins)}"
+        query = f"SELECT {', '.join(wanted)} FROM {rows} ORDER BY labels.{ROW}"
         yield from self._database.sql(query).to_arrow_reader(ROWS_AT_ONCE)
 
     def offsets(self) -> list[OffsetRange]:
@@ -115,9 +117,9 @@ class Snapshot:
         ]
         meta = [names.ENTITY, names.TIME, names.ID, names.PARTITION, names.OFFSET]
         paths = ", ".join(f"'{escaped(file)}'" for file in files)
-        stored = f"read_parquet([{paths}], union_by_name=true, filename=true, file_row_number=true)"
+        stored = f"read_parquet([{paths}], union_by_name=true, filename='__file', file_row_number=true)"
         # Of a crash the lake may have several rows of an event: the first record counts.
-        place = "struct_pack(file := filename, row := file_row_number)"
+        place = "struct_pack(file := __file, row := file_row_number)"
         event = [names.PARTITION, names.OFFSET]
         once = self._once(f"{source} several", stored, event, place, f"arg_min({place}, {names.RECORD})")
         selected = ", ".join([*meta, *columns])
