@@ -126,7 +126,7 @@ Told = tuple[Trainable, list[float]]
 
 
 def together(given: Fitting, size: int, folder: Path, *, kill_after: int = 0) -> Told:
-    """What `size` processes train, all alike, and the losses by epoch."""
+    """Network that `size` processes train, all alike, and the losses by epoch."""
     folder.mkdir(exist_ok=True)
     given.write(folder / "fitting.pt")
     forks = multiprocessing.get_context("fork")

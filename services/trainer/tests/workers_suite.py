@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import Built, build
 from penstock.modelkit.family import Epoch
 from penstock.modelkit.fitting import Fitting
+from penstock.runtime.marked import lives
 from penstock.testing import lending
 from penstock.testing.wait import until
 from penstock_trainer.workers.port import Ended, Measured, Order, Workers
@@ -106,13 +108,6 @@ def ended(workers: Workers, told: list[Any] | None = None) -> Ended:
     raise AssertionError(f"nothing ended in {LIMIT_S} s")
 
 
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def pid_of(folder: Path, rank: int) -> int:
     file = folder / f"{rank}.pid"
     return int(until(lambda: file.exists() and file.read_text(), what=f"worker {rank} runs"))
@@ -184,6 +179,24 @@ class WorkersSuite:
         assert isinstance(measured, Measured)
         assert 0 < measured.step_s < 1
         assert not (tmp_path / "checkpoint.pt").exists()
+
+    def test_what_was_measured_has_ended_before_the_training_begins(
+        self, workers: Workers, tmp_path: Path, odd: Path
+    ) -> None:
+        if workers.most < 2:
+            pytest.skip("there is one processor")
+        file = fitting_of(lend(), parts(tmp_path), tmp_path / "fitting.pt")
+        given = Fitting.read(file)
+        long = replace(given, plan=given.plan.model_copy(update={"epochs": 10**6}))
+        choice = Spread(workers, "auto", tmp_path, lambda _: None)._choice(long, tmp_path / "measured.pt")
+        assert "a step takes" in choice.because
+        assert not any(lives(pid_of(odd, rank)) for rank in range(2))
+
+        workers.start(Order(file, tmp_path / "checkpoint.pt", 2))
+
+        told: list[Any] = []
+        assert ended(workers, told) == Ended()
+        assert [epoch.number for epoch in told] == list(range(1, EPOCHS + 1))
 
     def test_closing_ends_what_runs(self, workers: Workers, tmp_path: Path, odd: Path) -> None:
         file = fitting_of(lend(HANGS), parts(tmp_path), tmp_path / "fitting.pt")

@@ -1,5 +1,5 @@
-"""What a process leaves behind when it is killed: processes, by a mark in their environment, which all
-that they start inherits, and folders, by its pid in their names.
+"""Leftovers of a process that was killed: processes, by a mark in their environment, which all that
+they start inherits, and folders, by its pid in their names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether several workers pay: from the time of a step, and of all the steps that are to come. Pure."""
+"""Choice between one worker and several, by the time of the steps that are to come. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Choice(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What is to be measured with `workers`; `alone`: seconds of a step of one; `left`: steps to come."""
+    """A measurement to make with `workers`; `alone`: seconds of a step of one; `left`: steps to come."""
 
     workers: int
     alone: float

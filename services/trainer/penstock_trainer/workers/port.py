@@ -45,7 +45,7 @@ class Workers(Protocol):
 
     @property
     def most(self) -> int:
-        """Workers that there may be room for: processors. May block for seconds. Raises Unavailable."""
+        """Workers that there is room for: free processors. May block for seconds. Raises Unavailable."""
 
     def start(self, order: Order) -> int:
         """Starts them, those of an order before having ended, and returns their number: after a death it

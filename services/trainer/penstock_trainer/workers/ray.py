@@ -67,6 +67,8 @@ class Machine:
         """`files`: content of the order's by name; they are written where they are not to be found."""
         if not order.fitting.exists():
             self._own = self._own or own_folder(OWN)
+            # One that an order before wrote may be newer than the caller's, and no other worker's.
+            (self._own / order.checkpoint.name).unlink(missing_ok=True)
             for name, content in files.items():
                 (self._own / name).write_bytes(content)
             fitting, checkpoint = self._own / order.fitting.name, self._own / order.checkpoint.name
@@ -120,18 +122,22 @@ class RayWorkers:
     @property
     def most(self) -> int:
         self._connect()
-        return _processors()[1]
+        return _processors()[0] + len(self._machines)
 
     def start(self, order: Order) -> int:
         self._connect()
-        if len(self._machines) == order.size and self._begun(order):
-            return order.size
+        if len(self._machines) == order.size:
+            with suppress(Unavailable):
+                self._begin(order)
+                return order.size
         self._release()
         size = self._reserve(order.size)
         self._machines = [self._machine(rank) for rank in range(size)]
-        if not self._begun(replace(order, size=size)):
+        try:
+            self._begin(replace(order, size=size))
+        except Unavailable:
             self._release()
-            raise Unavailable(f"Ray did not start {size} workers", where="RAY_ADDRESS")
+            raise
         return size
 
     def wait(self, timeout_s: float) -> list[Told]:
@@ -204,8 +210,8 @@ class RayWorkers:
         actor = ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy=place)(Machine)
         return actor.remote(self._opened)
 
-    def _begun(self, order: Order) -> bool:
-        """Has the actors begin; False where one is dead."""
+    def _begin(self, order: Order) -> None:
+        """Has the actors begin. Raises Unavailable where one is dead, or cannot."""
         files = {} if self._local else {path.name: path.read_bytes() for path in _files(order)}
         content = ray.put(files)
         try:
@@ -215,12 +221,14 @@ class RayWorkers:
                 for rank, machine in enumerate(self._machines)
             ]
             ray.get(begun, timeout=ANSWER_S)
-        except RayError:
-            return False
+        except RayError as error:
+            last = str(error).strip().rpartition("\n")[2]
+            raise Unavailable(
+                f"Ray did not start {order.size} workers: {last}", where="RAY_ADDRESS"
+            ) from error
         self._order, self._ends = order, {}
         for rank in range(order.size):
             self._ask(rank)
-        return True
 
     def _meeting(self, order: Order) -> dict[str, Any]:
         if self._local:

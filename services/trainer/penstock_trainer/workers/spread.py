@@ -85,12 +85,13 @@ class Spread:
             return done
         probe = Probe(self._workers.most, alone, left)
         if probe.workers < 2:
-            return Choice(1, "one worker: there is one processor")
+            return Choice(1, "one worker: no second processor is free")
         fitting.write(file)
-        for told in self._until_ended(Order(file, file, probe.workers, steps=probe.steps)):
-            if isinstance(told, Measured):
-                return weighed(probe, told.step_s)
-        return Choice(1, "one worker: several could not be measured")
+        order = Order(file, file, probe.workers, steps=probe.steps)
+        measured = [told.step_s for told in self._until_ended(order) if isinstance(told, Measured)]
+        if not measured:
+            return Choice(1, "one worker: several could not be measured")
+        return weighed(probe, measured[0])
 
     # -- training ----------------------------------------------------------------------------------
 
