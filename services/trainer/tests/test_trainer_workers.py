@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from workers_suite import EPOCHS, HANGS, MODULE, WorkersSuite, fitting_of, gone, lend, parts, pid_of
+from workers_suite import EPOCHS, HANGS, MODULE, WorkersSuite, ended, fitting_of, gone, lend, parts, pid_of
 
 from penstock.contracts.events import TrainingRunRequested
 from penstock.modelkit.build import build
@@ -144,6 +145,20 @@ def test_no_process_outlives_a_driver_that_was_killed(tmp_path: Path, odd: Path)
     driver.wait()
 
     assert all(gone(pid) for pid in (*pids, server))
+
+
+def test_a_worker_that_is_stopped_before_it_runs_never_does(tmp_path: Path, odd: Path) -> None:
+    file = fitting_of(lend(), parts(tmp_path), tmp_path / "fitting.pt")
+    environment = {"PYTHONPATH": str(odd), "ODD": str(odd)}
+    with closing(Processes("odd_worker", environment)) as workers:
+        order = Order(file, tmp_path / "checkpoint.pt", 2)
+        workers.begin(order, [1], {"file": str(tmp_path / "nobody-comes")})
+        workers.stop()  # torch is still being loaded
+        workers.start(Order(file, order.checkpoint, 1, steps=3))
+        assert ended(workers) == Ended()
+        assert workers._server._server is not None
+        server = workers._server._server.pid
+        assert Path(f"/proc/{server}/task/{server}/children").read_text().split() == []
 
 
 def test_few_rows_are_not_worth_several_workers(tmp_path: Path) -> None:

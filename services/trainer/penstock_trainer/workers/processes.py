@@ -132,7 +132,8 @@ class Processes:
         for worker in self._workers:
             worker.kill()
         until = time.monotonic() + GONE_S
-        while any(worker.runs for worker in self._workers) and time.monotonic() < until:
+        # Also one whose pid is not told yet: it is killed when it is.
+        while not all(worker.gone for worker in self._workers) and time.monotonic() < until:
             self._sleep(LOOK_S)
             for worker in self._workers:
                 worker.follow()
