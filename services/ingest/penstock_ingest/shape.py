@@ -71,7 +71,7 @@ def _type(field: SourceField, marks: Sequence[str], most: int, *, needed: bool) 
             kinds.append(Annotated[str, Meta(min_length=int(needed), max_length=most, pattern=mark)])
             missing = ()
         case _:
-            fit = (value for value in field.values if len(value) <= most and value not in marks)
+            fit = (value for value in field.values if 0 < len(value) <= most and value not in marks)
             missing = (*fit, *missing) or _NEVER
     if missing:
         kinds.append(_literal[missing])
