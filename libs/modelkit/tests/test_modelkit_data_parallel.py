@@ -182,6 +182,12 @@ def test_workers_add_up_to_one(kind: str, objective: str, size: int, tmp_path: P
     alike(together(fitting(kind, *columns, **goal), size, tmp_path), alone(fitting(kind, *columns, **goal)))
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_worker_without_a_validation_row_has_no_answers(kind: str) -> None:
+    given = fitting(kind)
+    assert given.network.predict(given.validation.features.between(3, 3)).shape == (0, 1)
+
+
 def test_a_text_is_read_by_workers_as_by_one(tmp_path: Path) -> None:
     alike(together(of_texts(), 2, tmp_path), alone(of_texts()))
 

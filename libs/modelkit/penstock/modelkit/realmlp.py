@@ -123,7 +123,7 @@ class Waves(nn.Module):
         """float32 [B, n] → [B, COLUMNS n]."""
         turns, phase, weight, bias = self.folded()
         waves = torch.cos(numbers.T[:, :, None] * turns + phase)
-        return (waves @ weight + bias).transpose(0, 1).reshape(len(numbers), -1)
+        return (waves @ weight + bias).transpose(0, 1).flatten(1)
 
     def compile_into(self, graph: Graph, numbers: str) -> str:
         turns, phase, weight, bias = (_constant(graph, part) for part in self.folded())
