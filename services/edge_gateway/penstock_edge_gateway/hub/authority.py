@@ -17,7 +17,7 @@ from penstock.contracts.errors import Tampered
 from penstock.contracts.site_door import SiteDoor
 from penstock_edge_gateway import certificates
 from penstock_edge_gateway.certificates import Identity
-from penstock_edge_gateway.hub import private_file
+from penstock_edge_gateway.private_file import write_private
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ class Authority:
                 "key": made.key_pem,
                 "secret": secrets.token_hex(_SECRET_BYTES),
             }
-            private_file.write(path, content, replace=False)
+            write_private(path, json.dumps(content, indent=1).encode(), replace=False)
         try:
             kept = json.loads(path.read_bytes())
             return cls(Identity.load(kept["certificate"], kept["key"]), str(kept["secret"]))
@@ -75,7 +75,7 @@ class Authority:
             key=door.key_pem,
             secret=self.secret,
         )
-        private_file.write(path, handed.model_dump(), replace=True)
+        write_private(path, handed.model_dump_json(indent=1).encode())
         log.info("site_door_handed_over", certificate_until=door.certificate.not_valid_after_utc.isoformat())
         return handed
 

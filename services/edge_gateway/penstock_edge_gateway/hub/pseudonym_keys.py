@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock.contracts.errors import Tampered
-from penstock_edge_gateway.hub import private_file
+from penstock_edge_gateway.private_file import write_private
 from penstock_edge_gateway.pseudonyms import KEY_BYTES, pseudonym
 
 FILE: Final = "pseudonyms.json"
@@ -24,7 +24,8 @@ class PseudonymKeys:
     def key(self, pipeline: str) -> bytes:
         """Raises Tampered where the secret cannot be read: another would part what belongs together."""
         if not self._path.exists():
-            private_file.write(self._path, {"secret": secrets.token_hex(KEY_BYTES)}, replace=False)
+            made = {"secret": secrets.token_hex(KEY_BYTES)}
+            write_private(self._path, json.dumps(made).encode(), replace=False)
         try:
             secret = bytes.fromhex(json.loads(self._path.read_bytes())["secret"])
             if len(secret) != KEY_BYTES:

@@ -6,8 +6,6 @@ One file, 0600, in the site's folder. The key was made here and is nowhere else.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -16,6 +14,7 @@ import grpc
 
 from penstock.contracts.errors import NotFound, Tampered
 from penstock.contracts.site_door import SITES_NAME
+from penstock_edge_gateway.private_file import write_private
 
 FILE: Final = "identity.json"
 _OPTIONS: Final = (
@@ -67,22 +66,3 @@ class SiteIdentity:
         )
         named = ("grpc.ssl_target_name_override", SITES_NAME)
         return grpc.aio.secure_channel(self.hub, credentials, options=[named, *_OPTIONS, *options])
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replaces a file durably; it is 0600 from its first byte."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        Path(beside).unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)  # which has the file's name
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -16,7 +16,8 @@ from penstock.contracts.errors import Conflict, PenstockError, Tampered, Unavail
 from penstock.contracts.site_door import JOIN_NAME
 from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
 from penstock_edge_gateway import certificates
-from penstock_edge_gateway.site.identity import FILE, SiteIdentity, write_private
+from penstock_edge_gateway.private_file import write_private
+from penstock_edge_gateway.site.identity import FILE, SiteIdentity
 from penstock_edge_gateway.site.introduction import look, wrong_clock
 from penstock_edge_gateway.site.trust import SiteTrust
 from penstock_edge_gateway.token import Token

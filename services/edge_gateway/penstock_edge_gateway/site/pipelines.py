@@ -11,7 +11,7 @@ from penstock.contracts.events import PipelineApplied, PipelineDeleted
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages.facts import verify_fact
 from penstock.packages.keys import Keys
-from penstock_edge_gateway.site.identity import write_private
+from penstock_edge_gateway.private_file import write_private
 
 log = structlog.get_logger(__name__)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock.contracts.errors import Invalid, Unavailable
+from penstock_edge_gateway.private_file import write_private
 from penstock_edge_gateway.pseudonyms import KEY_BYTES, fingerprint, pseudonym
-from penstock_edge_gateway.site.identity import write_private
 
 
 class PseudonymKeys:

@@ -15,7 +15,7 @@ from penstock.contracts.events import Envelope
 from penstock.packages import trust_updates
 from penstock.packages.keys import TRUST_FILE, Trust, TrustedKey
 from penstock.packages.trust_updates import Followed
-from penstock_edge_gateway.site.identity import write_private
+from penstock_edge_gateway.private_file import write_private
 
 log = structlog.get_logger(__name__)
 

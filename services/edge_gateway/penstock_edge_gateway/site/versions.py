@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from penstock.contracts.errors import Tampered
 from penstock.contracts.events import ModelVersionPromoted
 from penstock.packages.evidence import Known
-from penstock_edge_gateway.site.identity import write_private
+from penstock_edge_gateway.private_file import write_private
 
 
 class Refusal(BaseModel):
