@@ -42,6 +42,8 @@ class Topics(hub_pb2_grpc.HubServiceServicer):
         self.clock: datetime | None = None  # the site's, as it told last
         self.waits = asyncio.Event()  # until it is set, the first batch waits
         self.waits.set()
+        self.late = asyncio.Event()  # until it is set, the first batch's answer waits
+        self.late.set()
         self.refuses: list[int] | None = None  # those that asked to count again, while none may
         self.early = 0  # batches of which nothing was taken: the one before had not come
 
@@ -79,6 +81,8 @@ class Topics(hub_pb2_grpc.HubServiceServicer):
                 self.after_write()
         else:
             self.early += 1
+        if request.first == 1:
+            await self.late.wait()
         return hub_pb2.ForwardResponse(reached=reached)
 
 
@@ -168,6 +172,22 @@ async def test_the_next_batch_is_under_way_while_one_is_and_comes_again_where_it
         await empty(spool)
         assert lane.refused is None
     assert topics.written == [*bodies(45), 1, *bodies(100)[46:]]
+
+
+async def test_an_answer_that_later_ones_overtake_is_no_loss_of_the_hub_s(
+    topics: Topics, spool: Spool, wire: Wire
+) -> None:
+    topics.late.clear()
+    spool.append(events(0, 60))
+    epoch = spool.epoch
+    async with forwarding(spool, wire) as (lane, _, _):
+        await empty(spool)
+        topics.late.set()
+        await until_async(lambda: not lane._batches, what="the first answer is there, too")
+        await lane.keep(events(60, 5))
+        await empty(spool)
+    assert spool.epoch == epoch
+    assert topics.written == bodies(65)
 
 
 async def test_a_wire_that_breaks_again_and_again_loses_and_doubles_nothing(

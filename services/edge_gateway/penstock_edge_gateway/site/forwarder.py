@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import math
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -25,6 +25,7 @@ BYTES: Final = 900_000  # in a batch; the door holds 1 MiB of a connection
 AT_ONCE: Final = 3  # batches under way
 GATHER_S: Final = 0.5  # a batch costs the site a sync and the hub a transaction, however small it is
 ANSWER_S: Final = 120.0  # for a batch that hardly compresses, on a line of 64 kbit/s; a cut is noticed before
+FULL_DISK: Final = "the disk is full, and what the hub has cannot be deleted"
 _REASONS: Final[dict[Reason, hub_pb2.Gap.Reason.ValueType]] = {
     "full": hub_pb2.Gap.REASON_SPOOL_FULL,
     "old": hub_pb2.Gap.REASON_TOO_OLD,
@@ -32,19 +33,23 @@ _REASONS: Final[dict[Reason, hub_pb2.Gap.Reason.ValueType]] = {
 }
 
 
+class _Answer(NamedTuple):
+    reached: int
+    known: int  # what the hub had confirmed when it was asked
+
+
 class Forwarder:
     def __init__(self, lane: Lane, hub: Hub, rate: float = math.inf) -> None:
         """`rate`: bytes a second at most, before they are compressed."""
         self._lane, self._hub, self._rate = lane, hub, rate
         self._turn = asyncio.Lock()  # to read and send: batches go in their order
-        self._sending: set[asyncio.Task[PenstockError | int]] = set()
         self._settling = asyncio.Lock()
 
     async def run(self) -> None:
         """Forwards for as long as the site is the one whom the hub knows, once it was greeted."""
         spool, position = self._lane.spool, self._hub.positions.get(self._lane.name)
         known = position.sequence if position and position.epoch == spool.epoch else 0
-        await self._resume(known)
+        await self._resume(known, spool.epoch)
         self._lane.again()
         works = [asyncio.create_task(self._work()) for _ in range(AT_ONCE)]
         try:
@@ -56,8 +61,15 @@ class Forwarder:
         log.error("forwarding_stopped", lane=self._lane.name, reason=self._lane.refused)
 
     async def part(self) -> None:
-        """Parts what is left here from what a copy of this disk forwarded under the same sequences."""
-        await asyncio.to_thread(self._lane.spool.begin_epoch)
+        """Parts what is left here from what a copy of this disk forwarded under the same sequences, once
+        the disk has room for that.
+        """
+        while True:
+            try:
+                return await asyncio.to_thread(self._lane.spool.begin_epoch)
+            except Full:
+                self._refused(FULL_DISK)
+                await asyncio.sleep(LONGEST_S)
 
     async def _work(self) -> None:
         """Forwards one batch after the other, beside others that do, until the site is superseded."""
@@ -72,56 +84,57 @@ class Forwarder:
             async with self._turn:
                 oldest = self._lane.oldest(RECORDS, BYTES, gather_s=GATHER_S)
                 batch = await under_way.enter_async_context(oldest)
-                request, alone = self._request(batch), not self._sending
+                request = self._request(batch)
                 sending = asyncio.create_task(self._send(request))
-                under_way.push_async_callback(self._end, sending)
-                self._sending.add(sending)
+                under_way.push_async_callback(_end, sending)
                 await asyncio.sleep(request.ByteSize() / self._rate)
             answer = await sending
             if isinstance(answer, PenstockError):
                 return answer
-            return await self._settle(batch, answer, alone=alone)
+            return await self._settle(batch, answer)
 
-    async def _end(self, sending: asyncio.Task[PenstockError | int]) -> None:
-        sending.cancel()
-        await asyncio.wait([sending])
-        self._sending.discard(sending)
+    async def _send(self, request: hub_pb2.ForwardRequest) -> PenstockError | _Answer:
+        """Returns how far the hub has come, or why it refused the batch."""
+        known = 0
 
-    async def _send(self, request: hub_pb2.ForwardRequest) -> PenstockError | int:
-        """Returns the sequence that the hub has reached, or why it refused the batch."""
+        def asked() -> hub_pb2.ForwardRequest:
+            nonlocal known
+            known = self._lane.spool.reached
+            return request
+
         try:
             answer: hub_pb2.ForwardResponse = await self._hub.call(
-                self._hub.stub.Forward, lambda: request, within=ANSWER_S, waits=self._refused
+                self._hub.stub.Forward, asked, within=ANSWER_S, waits=self._refused
             )
         except PenstockError as error:
             self._refused(error.message)
             return error
-        self._lane.refused = None
+        if answer.reached >= request.first:  # else the one before it is refused, or was not there yet
+            self._lane.refused = None
         for one in answer.rejected:
             log.warning("not_forwarded", lane=self._lane.name, sequence=one.sequence, reason=one.reason)
-        return answer.reached
+        return _Answer(answer.reached, known)
 
-    async def _settle(self, batch: Batch, reached: int, *, alone: bool) -> PenstockError | None:
+    async def _settle(self, batch: Batch, answer: _Answer) -> PenstockError | None:
         """Deletes what the hub has; returns why it cannot. An answer that says less than another did may
-        have come before that one, unless its batch was sent `alone`: then the hub has lost what it knew.
+        be the older one. A hub that says less than it had confirmed before it was asked has lost that.
         """
         spool, trouble = self._lane.spool, None
         async with self._settling:
             if batch.epoch != spool.epoch:
                 return None
-            if alone or reached >= spool.reached:
-                trouble = await self._resume(reached)
-            if reached < batch.last or batch.epoch != spool.epoch:
+            if answer.reached >= spool.reached or answer.reached < answer.known:
+                trouble = await self._resume(answer.reached, batch.epoch)
+            if max(answer.reached, spool.reached) < batch.last or batch.epoch != spool.epoch:
                 self._lane.again()
         return trouble
 
-    async def _resume(self, reached: int) -> PenstockError | None:
+    async def _resume(self, reached: int, epoch: str) -> PenstockError | None:
         try:
-            await asyncio.to_thread(self._lane.spool.resume, reached)
+            await asyncio.to_thread(self._lane.spool.resume, reached, epoch)
         except Full:
-            why = "the disk is full, and what the hub has cannot be deleted"
-            self._refused(why)
-            return Unavailable(why)
+            self._refused(FULL_DISK)
+            return Unavailable(FULL_DISK)
         return None
 
     def _refused(self, why: str) -> None:
@@ -137,6 +150,11 @@ class Forwarder:
             first=batch.first,
             records=map(_forwarded, batch.entries),
         )
+
+
+async def _end(sending: asyncio.Task[PenstockError | _Answer]) -> None:
+    sending.cancel()
+    await asyncio.wait([sending])
 
 
 def _forwarded(one: Record | Gap) -> hub_pb2.Forwarded:

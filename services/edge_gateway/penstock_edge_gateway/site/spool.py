@@ -147,7 +147,7 @@ class Spool:
         self.epoch, self._base, self.reached, boot, ahead, self._dropped = lane or new
         self._clock = AgeClock(clock, boot=boot, ahead=ahead, latest=latest)
         self._last: int = max(last - self._base, self.reached)
-        self._on_disk = self._last
+        self._on_disk = self._base + self._last
         self._look()
         try:
             self._file.freeing(self._note)
@@ -158,11 +158,11 @@ class Spool:
     @contextmanager
     def _or_as_before(self) -> Iterator[None]:
         # What the file does not keep, memory does not either.
-        before = self.epoch, self._base, self._last, self._on_disk, self.reached, self._dropped
+        before = self.epoch, self._base, self._last, self.reached, self._dropped
         try:
             yield
         except BaseException:
-            self.epoch, self._base, self._last, self._on_disk, self.reached, self._dropped = before
+            self.epoch, self._base, self._last, self.reached, self._dropped = before
             self._look()
             raise
 
@@ -218,7 +218,7 @@ class Spool:
             for sequence, pipeline, source, entity, body, required, skipped, reason in self._db.execute(
                 "SELECT sequence, pipeline, source, entity, body, required, skipped, reason FROM records"
                 " WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?",
-                (self._base + after, self._base + last, most),
+                (self._base + after, last, most),
             ):
                 most_bytes -= len(body or b"")
                 if found and most_bytes < 0:
@@ -229,18 +229,25 @@ class Spool:
                 found.append(Gap(skipped, reason) if skipped else record)
             return Batch(after + 1, tuple(found), self.epoch)
 
-    def acknowledge(self, reached: int) -> None:
-        """Deletes all up to this sequence: the hub has it. Raises Full on a disk that has no room for
-        deleting either: what is left of it is acknowledged another time.
+    def acknowledge(self, reached: int, epoch: str = "") -> None:
+        """Deletes all up to this sequence of the `epoch`, by default the present one: the hub has it. Raises
+        Full on a disk that has no room for deleting either: the rest is acknowledged another time.
         """
-        while self.reached < min(reached, self._last):
-            with self._held(), self._or_as_before():
-                self.reached = min(reached, self._next_step())
-                self._file.freeing(self._delete_reached)
+        epoch = epoch or self.epoch
+        while self._delete_some(reached, epoch):
             time.sleep(_WAY_S)
         self._shrink()
         with self._held():
             self._file.regain()
+
+    def _delete_some(self, reached: int, epoch: str) -> bool:
+        # Whether there was any left. Another epoch may begin between two steps: its sequences are others.
+        with self._held(), self._or_as_before():
+            if self.epoch != epoch or self.reached >= min(reached, self._last):
+                return False
+            self.reached = min(reached, self._next_step())
+            self._file.freeing(self._delete_reached)
+            return True
 
     def _shrink(self) -> None:
         # Gigabytes take long: whoever appends meanwhile comes between two steps.
@@ -263,23 +270,23 @@ class Spool:
             end = sequence
         return end - self._base
 
-    def resume(self, reached: int) -> None:
-        """Goes on from the hub's position in this epoch; 0: it knows none. Where the hub has more than
+    def resume(self, reached: int, epoch: str) -> None:
+        """Goes on from the hub's position in the epoch; 0: it knows none. Where the hub has more than
         was ever kept here, or less than it confirmed, one of the two lost what it knew: what is left
-        here gets a new epoch and is forwarded from 1 on.
+        here gets a new epoch and is forwarded from 1 on. Nothing where another has begun since.
         """
         with self._held():
             known = self.reached <= reached <= self._last
-            if not known:
+            if not known and self.epoch == epoch:
                 self.begin_epoch()
         if known:
-            self.acknowledge(reached)
+            self.acknowledge(reached, epoch)
 
     def begin_epoch(self) -> None:
-        """Has what is left forwarded from 1 on, under another name."""
-        with self._held():
+        """Has what is left forwarded from 1 on, under another name. Raises Full as `acknowledge`."""
+        with self._held(), self._or_as_before():
             self._base, self._last = self._base + self.reached, self._last - self.reached
-            self.epoch, self.reached, self._on_disk = secrets.token_hex(8), 0, 0
+            self.epoch, self.reached = secrets.token_hex(8), 0
             self._file.freeing(self._note)
 
     # -- without the hub ---------------------------------------------------------------------------
@@ -310,12 +317,9 @@ class Spool:
 
     def depth(self) -> Depth:
         with self._held():
+            used, oldest_s = self._file.used, self.oldest_s
             return Depth(
-                records=self.waiting,
-                bytes=self._file.used,
-                size=self._size,
-                oldest_s=self.oldest_s,
-                dropped=self._dropped,
+                records=self.waiting, bytes=used, size=self._size, oldest_s=oldest_s, dropped=self._dropped
             )
 
     # -- rows ----------------------------------------------------------------------------------
@@ -335,8 +339,9 @@ class Spool:
         self._oldest = found[0] if found else None
 
     def _to_disk(self) -> int:
-        """Returns the sequence up to which all is on disk now. Nobody who appends waits for it."""
-        last = self._last
+        """Returns the row up to which all is on disk now. Nobody who appends waits for it."""
+        with self._held():
+            last = self._base + self._last
         if self._on_disk < last:
             self._file.sync()
         self._on_disk = last
