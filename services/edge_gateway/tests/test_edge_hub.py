@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from penstock.contracts.errors import Denied, Invalid, Refused, Unavailable
 from penstock.contracts.site_door import CERTIFICATE_HEADER, DOOR_HEADER
 from penstock.edge_gateway.v1.hub_pb2 import (
     FetchPackageRequest,
+    Forwarded,
     ForwardRequest,
     HelloRequest,
     InferRequest,
@@ -28,12 +31,15 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Store
+from penstock.testing import lending
 from penstock.testing.wait import until
 from penstock_edge_gateway.hub.authority import Authority
 from penstock_edge_gateway.hub.callers import Callers
 from penstock_edge_gateway.hub.forward import lease
-from penstock_edge_gateway.hub.forward.forwarder import Forwarder
+from penstock_edge_gateway.hub.forward.forwarder import Forwarder, _Asked
+from penstock_edge_gateway.hub.forward.lanes import Batch, Lane, Position
 from penstock_edge_gateway.hub.forward.lease import Lease
+from penstock_edge_gateway.hub.forward.write import Reached
 from penstock_edge_gateway.hub.hub_servicer import JOINING, HubServicer
 from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
@@ -181,3 +187,27 @@ def test_one_hub_forwards_until_its_lease_ends_or_is_dropped(
     assert not first.take()
     second.drop()
     assert first.take()
+
+
+def test_a_hub_that_lost_its_lease_answers_nothing_from_the_positions_it_knew(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No transaction, in which Kafka would fence it, stands behind the answer to a repeated batch."""
+    monkeypatch.setattr(lease, "RENEW_EVERY_S", 0.0)
+    now, place = [START], Lane("branch-1", "events")
+    first, second = (Lease(store, name, lambda: now[0]) for name in ("0", "1"))
+    forwarder = Forwarder(KafkaSettings(), lambda _: lending.pipeline(), first, Readiness(lambda: START))
+    forwarder._positions = {place: Position("e", 5, 1)}
+
+    def answered() -> Future[Reached]:
+        asked = _Asked(Batch(place, 1, "e", 7, [Forwarded(prediction=b"{}")]), Future())
+        with suppress(Unavailable):
+            forwarder._answer([asked])
+        return asked.answer
+
+    assert first.take()
+    assert answered().result(0).sequence == 5
+    now[0] += timedelta(seconds=16)
+    assert second.take()
+    with pytest.raises(Unavailable, match="replica 1 does"):
+        answered().result(0)

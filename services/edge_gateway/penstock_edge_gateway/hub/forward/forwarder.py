@@ -134,12 +134,16 @@ class Forwarder:
 
     def _open(self) -> None:
         """Ends what is open under the hubs' one name and fences who else has it; then reads positions."""
-        if not self._lease.take():
-            raise Unavailable(f"this hub does not forward any more: {self._lease.why}")
+        self._check_lease()
         self._transactions = Transactions(
             self._kafka, self._kafka.topic(GROUP), group=GROUP, compression="lz4"
         )
         self._positions = positions.read(self._kafka, GROUP)
+
+    def _check_lease(self) -> None:
+        """Raises Unavailable where another hub forwards."""
+        if not self._lease.take():
+            raise Unavailable(f"this hub does not forward any more: {self._lease.why}")
 
     def _take(self) -> list[_Asked]:
         """Waits for the first batch, and takes with it those that wait already."""
@@ -211,6 +215,8 @@ class Forwarder:
             self._transactions.begin()
             self._transactions.produce(write.messages)
             self._transactions.commit()
+        else:
+            self._check_lease()  # Kafka, which would tell that another forwards by now, is not asked
         self._known().update(write.positions)
         write.tell()
         self._recovery.progressed()
