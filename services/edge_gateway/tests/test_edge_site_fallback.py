@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,15 @@ def _other_file(site: Site) -> None:
     site.apply(number=2, edge={**ALLOWED, "may_leave": ["income", "purpose", "defaulted"]})
 
 
+def _newer_file(site: Site) -> None:
+    """The version is of a file that only a newer release reads."""
+    site.apply(edge={**ALLOWED, "may_leave": ["income", "purpose", "defaulted"]})
+    with suppress(Invalid, ValueError):
+        site.apply(number=2, edge={"fallback": {"when": "of a later release"}})
+    assert site.pipelines.numbers == {"loans": 2}
+    site.lacks = Missing("no_version", pipeline_number=2)
+
+
 def _any(site: Site) -> None:
     site.apply()
 
@@ -145,6 +155,7 @@ def _any(site: Site) -> None:
         (_personal, TENSORS, Conflict, "`income` may not leave this site"),
         (_personal, FIELDS, Conflict, "`income` may not leave this site"),
         (_other_file, TENSORS, Conflict, "was made by another file than that which says now"),
+        (_newer_file, TENSORS, Conflict, "was made by another file than that which says now"),
         (
             _any,
             pb.SiteQuestion(pipeline="loans", fields=Fields(fields={"sex": Value(text="f")})),
@@ -207,6 +218,21 @@ async def test_a_caller_who_leaves_says_nothing_about_the_platform(site: Site) -
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(site.ask(), 0.05)
     assert site.fallback.breakers() == {"loans": "closed"}
+
+
+async def test_callers_in_a_hurry_keep_nobody_else_from_asking(site: Site) -> None:
+    site.apply()
+    site.platform.hangs = True
+    for _ in range(2 * MISSES):
+        with pytest.raises(Unavailable, match="gave no answer"):
+            await site.ask(within=0.08)
+    assert site.fallback.breakers() == {"loans": "closed"}
+    site.platform.error = Unavailable("Triton is away")
+    site.platform.hangs = False
+    for _ in range(MISSES):
+        with pytest.raises(Unavailable, match="Triton is away"):
+            await site.ask()
+    assert site.fallback.breakers() == {"loans": "open"}
 
 
 async def test_a_caller_whose_time_is_over_got_no_answer(site: Site) -> None:

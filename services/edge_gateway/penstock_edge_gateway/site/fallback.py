@@ -11,7 +11,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-from penstock.contracts.errors import Conflict, NotFound, PenstockError, TooLarge, Unavailable
+from penstock.contracts.errors import Conflict, Kind, NotFound, PenstockError, TooLarge, Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.edge_gateway.v1 import hub_pb2
 from penstock.inference.v1 import fallback_pb2
@@ -23,6 +23,7 @@ from penstock_edge_gateway.site.serving import Missing
 
 LEAST_S: Final = 0.05  # less is no time to ask in
 WAY_BACK_S: Final = 0.02  # of the caller's deadline, for the answer's way from the site
+FAIR: Final = 0.25  # of the file's time: a caller who had less and got no answer says nothing
 WAITED: Final = 0.8  # of the time that there was: a caller who leaves then got no answer
 LARGEST: Final = 1 << 20  # bytes of a question
 
@@ -70,8 +71,9 @@ class Fallback:
         if question.ByteSize() > LARGEST:
             raise TooLarge(f"a question of {question.ByteSize()} bytes", remedy=f"Ask with at most {LARGEST}")
         question.degraded = lacking.why
-        budget = min(policy.within.total_seconds(), inf if within is None else within - WAY_BACK_S)
-        answer = await self._through_breaker(question, budget)
+        longest = policy.within.total_seconds()
+        budget = min(longest, inf if within is None else within - WAY_BACK_S)
+        answer = await self._through_breaker(question, budget, fair=budget >= FAIR * longest)
         self.answered[pipeline] += 1
         confidence = answer.confidence if answer.HasField("confidence") else None
         return Provenance(answer.prediction, "cloud", confidence, lacking.why), answer
@@ -81,7 +83,7 @@ class Fallback:
         name = file.pipeline
         if withheld := file.features_withheld():
             raise Conflict(f"`{withheld[0][0]}` may not leave this site, and {name} reads it")
-        judged = not question.tensors or lacking.pipeline_number == self._pipelines.numbers[name]
+        judged = not question.tensors or lacking.pipeline_number == self._pipelines.number(name)
         if not judged and any(map(file.withheld, file.sources)):
             raise Conflict(
                 f"the promoted version of {name} was made by another file than that which says now what may"
@@ -93,7 +95,7 @@ class Fallback:
             raise Conflict(f"{name} has no feature {unknown!r}, and so it stays at this site", where=unknown)
 
     async def _through_breaker(
-        self, question: fallback_pb2.SiteQuestion, budget: float
+        self, question: fallback_pb2.SiteQuestion, budget: float, *, fair: bool
     ) -> fallback_pb2.SiteAnswer:
         pipeline, began = question.pipeline, self._now()
         self._breakers[pipeline] = self._closed(pipeline, budget).begun(began)
@@ -106,14 +108,14 @@ class Fallback:
             if error.kind not in PASSES:
                 after = Breaker.answered
                 raise
-            after = self._missed
+            after = self._missed if fair or error.kind is not Kind.DEADLINE else Breaker.left
             raise Unavailable(
                 f"this site has no version of {pipeline} yet, and the platform gave no answer within"
                 f" {budget:.2f} s: {error.message}",
                 remedy="Try again",
             ) from error
         except asyncio.CancelledError:
-            if self._now() - began > WAITED * budget:  # its deadline came a moment before ours
+            if fair and self._now() - began > WAITED * budget:  # its deadline came a moment before ours
                 after = self._missed
             raise
         finally:

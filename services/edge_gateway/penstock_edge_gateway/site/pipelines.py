@@ -42,6 +42,10 @@ class Pipelines:
         known = ", ".join(sorted(self._applied))
         raise NotFound(f"this site has no pipeline {name!r}", remedy=f"There is {known}" if known else None)
 
+    def number(self, name: str) -> int:
+        """Number of the file that `get` finds. Raises KeyError."""
+        return self._numbers[name]
+
     def restore(self) -> None:
         """Reads what the disk holds; what is not signed any more, or damaged, comes again from the hub."""
         for path in sorted(self._folder.glob("*.json")):
