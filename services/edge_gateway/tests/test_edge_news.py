@@ -106,6 +106,8 @@ async def test_a_site_gets_the_key_of_pseudonyms_until_it_has_that_one(
     (secret,) = tmp_path.glob("pseudonyms*")
     assert secret.stat().st_mode & 0o777 == 0o600
     secret.write_text("{}")
+    told_without = await newer(news, numbers={"loans": 1, "cards": 1})
+    assert (len(told_without.pipelines), dict(told_without.pseudonym_keys)) == (1, {})
     with pytest.raises(Tampered, match="secret of all pseudonyms"):
         news.pseudonym("loans", "p3")
 

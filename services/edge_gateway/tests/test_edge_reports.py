@@ -91,10 +91,11 @@ def test_every_site_is_published_again_and_again(hub: Hub) -> None:
 
 def test_a_status_that_is_none_changes_nothing(hub: Hub) -> None:
     hub.heard(status())
-    broken, far = status(size=99), status(size=99)
+    broken, far, farther = status(size=99), status(size=99), status(size=99)
     broken.pipelines[0].digest = "1" * 100
     far.clock.CopyFrom(Timestamp(seconds=2**62))
-    for wrong in (broken, far):
+    farther.rejects.add(reason="no_id", first=Timestamp(seconds=2**62))
+    for wrong in (broken, far, farther):
         with pytest.raises(Invalid, match="status"):
             hub.heard(wrong)
     assert len(hub.published()) == 1

@@ -133,7 +133,11 @@ class News(Restored):
 
     async def _pseudonym_keys(self, known: WatchRequest) -> dict[str, bytes]:
         names = [one.pipeline.pipeline for one in self.applied.all if one.pipeline.edge.pseudonymize]
-        keys = [(name, await asyncio.to_thread(self._pseudonyms.key, name)) for name in names]
+        try:
+            keys = [(name, await asyncio.to_thread(self._pseudonyms.key, name)) for name in names]
+        except (Tampered, OSError) as error:  # sites get all other news
+            log.error("pseudonym_keys_unreadable", why=str(error))
+            return {}
         return {name: key for name, key in keys if known.pseudonym_keys.get(name) != fingerprint(key)}
 
     def _unknown(

@@ -41,7 +41,7 @@ class Questions:
         try:
             answer = await self._stub.Answer(
                 request,
-                timeout=min(within_s or LONGEST_S, LONGEST_S),
+                timeout=LONGEST_S if within_s is None else min(within_s, LONGEST_S),
                 metadata=((DOOR_HEADER, self._secret),),
             )
         except grpc.aio.AioRpcError as error:

@@ -46,6 +46,8 @@ class Reports:
         try:
             if status.HasField("clock"):
                 row.clock_ahead_s = (status.clock.ToDatetime(UTC) - now).total_seconds()
+            for stamp in (status.hub_heard, *(one.first for one in status.rejects)):
+                stamp.ToDatetime()  # as people are shown it
             told = _report(row, status, now)
         except ValueError as error:
             raise Invalid(f"this is no site's status: {error}", where="status") from error
