@@ -151,7 +151,7 @@ def cut_off(demo: Demo, site: Site, rows: Sequence[Event]) -> tuple[list[str], l
 
 
 def comes_back(demo: Demo, site: Site, ids: list[str], events: list[Event]) -> None:
-    """All that happened meanwhile is in the topics, once and in order."""
+    """Checks that the topics have what happened meanwhile, once and in order. Raises Unexpected."""
     wanted, read = [str(event["event_id"]) for event in events], demo.penstock.events.read
     topic = source_topic("events", PIPELINE, SOURCE)
     site.machine.mend()

@@ -74,7 +74,7 @@ class Model:
 
     @cached_property
     def edges(self) -> Edges | None:
-        """Where its decision changes; None for a regression, which decides nothing."""
+        """Places at which its decision changes; None for a regression, which decides nothing."""
         classes, decided = self.package.signature.classes, self.package.pipeline.decision
         if not classes:
             return None

@@ -1,4 +1,4 @@
-"""What is done with the hub, once it was told that the site has started."""
+"""Work with the hub, once it was told that the site has started."""
 
 from __future__ import annotations
 

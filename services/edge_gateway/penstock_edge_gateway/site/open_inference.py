@@ -47,8 +47,7 @@ class OpenInference:
 
     async def infer(self, request: Any, protocol: Any, within: float | None = None) -> tuple[str, Any]:
         """Answers a ModelInferRequest, of a caller who waits for `within` seconds, with the id of its
-        record. Raises Invalid and what
-        `Inference.infer` and `Fallback.ask` raise.
+        record. Raises Invalid and what `Inference.infer` and `Fallback.ask` raise.
         """
         try:
             check(request)
