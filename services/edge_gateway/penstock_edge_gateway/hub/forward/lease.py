@@ -1,5 +1,5 @@
-"""Lease of the hub that forwards. It keeps others waiting, and no more: who lost it without knowing
-is fenced by Kafka, as the transactions bear one id.
+"""Lease of the hub that forwards. It keeps others waiting; who lost it without knowing is fenced by
+Kafka, as the transactions bear one id, and asks for it before an answer that needs no transaction.
 """
 
 from __future__ import annotations
