@@ -8,9 +8,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from penstock.edge_gateway.v1.hub_pb2 import (
     FetchPackageRequest,
     Forwarded,
     ForwardRequest,
+    Gap,
     HelloRequest,
     InferRequest,
     JoinRequest,
@@ -39,7 +40,6 @@ from penstock_edge_gateway.hub.forward import lease
 from penstock_edge_gateway.hub.forward.forwarder import Forwarder, _Asked
 from penstock_edge_gateway.hub.forward.lanes import Batch, Lane, Position
 from penstock_edge_gateway.hub.forward.lease import Lease
-from penstock_edge_gateway.hub.forward.write import Reached
 from penstock_edge_gateway.hub.hub_servicer import JOINING, HubServicer
 from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
@@ -189,25 +189,42 @@ def test_one_hub_forwards_until_its_lease_ends_or_is_dropped(
     assert first.take()
 
 
+LANE = Lane("branch-1", "events")
+
+
+def forwarder_at(sequence: int, lease: Lease) -> Forwarder:
+    """A forwarder in a session, whose lane has reached the sequence."""
+    made = Forwarder(KafkaSettings(), lambda _: lending.pipeline(), lease, Readiness(lambda: START))
+    made._positions = {LANE: Position("e", sequence, 1)}
+    return made
+
+
+def gap(first: int) -> _Asked:
+    """A batch of two sequences."""
+    return _Asked(Batch(LANE, 1, "e", first, [Forwarded(gap=Gap(records=2))]), Future())
+
+
 def test_a_hub_that_lost_its_lease_answers_nothing_from_the_positions_it_knew(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No transaction, in which Kafka would fence it, stands behind the answer to a repeated batch."""
     monkeypatch.setattr(lease, "RENEW_EVERY_S", 0.0)
-    now, place = [START], Lane("branch-1", "events")
+    now = [START]
     first, second = (Lease(store, name, lambda: now[0]) for name in ("0", "1"))
-    forwarder = Forwarder(KafkaSettings(), lambda _: lending.pipeline(), first, Readiness(lambda: START))
-    forwarder._positions = {place: Position("e", 5, 1)}
-
-    def answered() -> Future[Reached]:
-        asked = _Asked(Batch(place, 1, "e", 7, [Forwarded(prediction=b"{}")]), Future())
-        with suppress(Unavailable):
-            forwarder._answer([asked])
-        return asked.answer
-
+    forwarder, before, after = forwarder_at(5, first), gap(4), gap(4)
     assert first.take()
-    assert answered().result(0).sequence == 5
+    forwarder._answer([before])
+    assert before.answer.result(0).sequence == 5
     now[0] += timedelta(seconds=16)
     assert second.take()
     with pytest.raises(Unavailable, match="replica 1 does"):
-        answered().result(0)
+        forwarder._answer([after])
+    with pytest.raises(Unavailable, match="replica 1 does"):
+        after.answer.result(0)
+
+
+def test_of_a_lane_the_earlier_batch_counts_first_where_the_later_overtook_it(store: Store) -> None:
+    forwarder, earlier, later = forwarder_at(5, Lease(store, "0", lambda: START)), gap(6), gap(8)
+    forwarder._transactions = SimpleNamespace(begin=int, produce=len, commit=int)  # type: ignore[assignment]
+    forwarder._answer([later, earlier])
+    assert [one.answer.result(0).sequence for one in (earlier, later)] == [7, 9]

@@ -169,7 +169,8 @@ class Forwarder:
     def _commit_together(self, asked: Sequence[_Asked]) -> None:
         write = Write(self._known(), self._message)
         answers: list[tuple[_Asked, Reached]] = []
-        for one in asked:
+        # Calls of one site may overtake each other on their way here.
+        for one in sorted(asked, key=lambda one: one.batch.first):
             try:
                 answers.append((one, write.add(one.batch)))
             except Exception as error:  # nobody else waits for it
