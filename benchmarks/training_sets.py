@@ -89,6 +89,7 @@ def duckdb_alone(folder: Path) -> None:
         f"read_parquet('{folder}/lake/{source}/*.parquet')" for source in ("faults", "readings")
     )
     with duckdb.connect() as database:
+        database.execute("SET enable_progress_bar=false")
         database.execute(
             f"""COPY (SELECT labels.__entity, labels.__id, labels.__time, {columns}, failed
             FROM {labels} AS labels ASOF LEFT JOIN {readings} AS readings

@@ -43,6 +43,7 @@ def database(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         opened.execute(f"SET memory_limit='{MEMORY}'")
         opened.execute(f"SET threads={min(THREADS, os.cpu_count() or 1)}")
         opened.execute("SET preserve_insertion_order=false")
+        opened.execute("SET enable_progress_bar=false")  # it would stand among the lines of the log
         opened.execute(f"SET temp_directory='{escaped(scratch / 'spill')}'")
         yield opened
 
