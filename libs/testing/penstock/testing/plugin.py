@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import pytest
+import structlog
 
 from penstock.runtime.loading import loading
 from penstock.testing import spread
@@ -40,6 +41,8 @@ _ENDS = pytest.StashKey[dict[str, ExitStack]]()  # by fixture; closing one ends 
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Configured, or who starts a stack in this process silences what later tests look for in its log.
+    structlog.configure()
     if config.pluginmanager.hasplugin("hypothesispytest"):
         spread.expect_delays()
 
