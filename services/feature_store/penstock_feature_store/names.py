@@ -21,10 +21,8 @@ RECORD = "__record"  # the record's offset on the records topic, same partition
 TRACE = "__traceparent"
 
 # The online store's own features: which event a row came from, since Feast keeps event times there
-# in whole seconds; event time as a value, so that a join returns it, and with it how old the
-# other values are; and the row once more, as it is answered.
+# in whole seconds; and the row once more, as it is answered.
 ORIGIN = "__origin"
-AT = "__at"
 ROW = "__row"
 
 _PLAIN = re.compile(r"[a-z][a-z0-9_]{0,62}")

@@ -1,6 +1,6 @@
 """A pipeline as Feast sees it: an entity, one wide feature view a source, DuckDB offline. Pure.
 
-Nothing in it is ours alone but the features `__origin`, `__at` and `__row`.
+Nothing in it is ours alone but the features `__origin` and `__row`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from penstock_feature_store.online.feast_import import (
     RegistryConfig,
     RepoConfig,
     String,
-    UnixTimestamp,
     ValueType,
 )
 
@@ -48,8 +47,7 @@ def definitions(pipeline: Pipeline, path_of: Callable[[str], str]) -> tuple[list
 
 def _view(pipeline: Pipeline, name: str, source: Source, entity: Any, path: str) -> Any:
     fields = {names.column_of(field): DTYPES[spec.type] for field, spec in source.fields.items()}
-    columns = {names.ENTITY: String, **fields, names.ORIGIN: String, names.AT: UnixTimestamp}
-    columns[names.ROW] = Bytes
+    columns = {names.ENTITY: String, **fields, names.ORIGIN: String, names.ROW: Bytes}
     # In whole days: Feast's DuckDB join takes no mixture of days and hours. Exact ages are enforced
     # by us, on both stores.
     days = -(-pipeline.training.max_age // timedelta(days=1))

@@ -40,7 +40,7 @@ try:
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
     from feast.repo_config import RegistryConfig
-    from feast.types import Bool, Bytes, Float64, String, UnixTimestamp
+    from feast.types import Bool, Bytes, Float64, String
     from feast.value_type import ValueType
 finally:
     typeguard.typechecked = _checked
@@ -66,7 +66,6 @@ __all__ = [
     "RepoConfig",
     "SqliteOnlineStore",
     "String",
-    "UnixTimestamp",
     "Value",
     "ValueType",
     "_mmh3",

@@ -106,7 +106,7 @@ class OnlineStore(ABC):
     def write(self, source: str, table: pa.Table) -> int:
         """Rows of the lake, in any order, also again; returns how many entities changed."""
         view = self._views[source]
-        declared = {feature.name for feature in view.features} - {names.ORIGIN, names.AT, names.ROW}
+        declared = {feature.name for feature in view.features} - {names.ORIGIN, names.ROW}
         for column in declared - set(table.column_names):
             table = table.append_column(column, pa.nulls(table.num_rows))
         newest = list(coalesce(table).items())
