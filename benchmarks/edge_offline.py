@@ -67,7 +67,7 @@ APPLICATION: Final = {
 
 @dataclass
 class Absence:
-    """How long a site is away, and what time its clocks tell."""
+    """A site's time without the hub, and what its clocks tell."""
 
     per_second: float
     hours: float

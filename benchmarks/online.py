@@ -178,7 +178,7 @@ class Client:
         return taken
 
     async def echo(self) -> list[float]:
-        """Of as many bytes as the last answer had."""
+        """Seconds of each call that brings back the bytes of the last answer."""
         said, taken = self.answer.SerializeToString(), []
         for _ in range(CALLS):
             began = time.perf_counter()

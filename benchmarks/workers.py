@@ -168,7 +168,7 @@ def wide(folder: Path) -> dict[str, Any]:
 
 
 def chosen(workers: Processes, given: Fitting, folder: Path, epochs: int) -> dict[str, Any]:
-    """What `auto` says of as many epochs."""
+    """Choice of `auto` for as many epochs."""
     alone, left = step_seconds(given, 10), steps_of(given) * epochs // given.plan.epochs
     probe = Probe(2, alone, left)
     found: Choice | None = done_before(alone, left)

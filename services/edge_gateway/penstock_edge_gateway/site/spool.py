@@ -80,7 +80,7 @@ class Batch:
     entries: tuple[Record | Gap, ...]
     """Without holes: a gap takes as many sequences as it stands for records, a record one."""
     epoch: str
-    """Of the sequences."""
+    """Epoch that the sequences count in."""
 
     @property
     def last(self) -> int:

@@ -123,7 +123,7 @@ def error_of_audit(mean: float, deviation: float, labels: Array, rows: int, task
 
 
 def _groups(guess: Guess, rows: list[int]) -> Array | None:
-    """Who each row is about, where somebody has several rows: the audit's rows are of others than those
+    """Entity of each row, where one has several: the audit's rows are of others than those
     that train, so a fold's must be, too.
     """
     if guess.entity is None or guess.entity.unique:

@@ -1,4 +1,4 @@
-"""What one column is to the pipeline, by its name and its values."""
+"""Role of one column in the pipeline, by its name and its values."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ _TARGETS = listed(
     "target label outcome response dependent depvar ziel zielgrosse zielvariable cible objetivo alvo"
     " etichetta groundtruth"
 )
-"""Of any column."""
+"""Words that name a target of any type."""
 _CLASSES = listed(
     "class klasse clase classe churn churned exited survived default defaulted fraud isfraud diagnosis"
     " approved loanstatus repaid readmitted attrition converted clicked subscribed loandefault"
@@ -50,7 +50,7 @@ _AMOUNTS = listed(
     " gehalt kosten einkommen prix loyer salaire revenu precio salario ventas ingresos costo prezzo"
     " affitto stipendio"
 )
-"""Of a column with numbers, as its last word."""
+"""Last words that name a target with numbers."""
 _LESSER = listed(
     "amount value count total rate delay duration visits trips rides claims deaths crimes"
     " crime accidents crashes points marks hours stay los time growth loss size change concentration"
