@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workers_suite import EPOCHS, HANGS, MODULE, WorkersSuite, ended, fitting_of, gone, lend, parts, pid_of
+from workers_suite import EPOCHS, HANGS, WorkersSuite, ended, fitting_of, gone, lend, parts, pid_of
 
 from penstock.contracts.events import TrainingRunRequested
 from penstock.modelkit.build import build
@@ -29,20 +29,6 @@ from penstock_trainer.workers.processes import Processes
 from penstock_trainer.workers.spread import Spread
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("odd")
-    (folder / "odd_worker.py").write_text(MODULE)
-    return folder
-
-
-@pytest.fixture
-def odd(made: Path) -> Path:
-    for left in [*made.glob("*.pid"), *made.glob("died")]:
-        left.unlink()
-    return made
 
 
 @pytest.fixture(scope="module")
