@@ -67,7 +67,7 @@ async def test_it_is_asked_with_the_sites_name_and_the_sites_time(
     assert (await questions.ask("branch-1", QUESTION, 1.5)).prediction == "p1"
     ((request, secret, within_s),) = inference.asked
     assert (request.site, request.question, secret) == ("branch-1", QUESTION, "secret")
-    assert 0 < within_s <= 1.5
+    assert 0 < within_s < 1.6  # gRPC rounds a deadline up and reads two clocks for what remains of it
 
 
 @pytest.mark.parametrize(
