@@ -73,8 +73,8 @@ demo: $(if $(filter compose,$(STACK)),$(VENV)/.members images,setup) ## Census r
 demo-edge: $(if $(filter compose,$(STACK)),$(VENV)/.members images,setup) ## Two sites: one is cut off, answers, takes events, comes back; a rollback; a changed package. DOWN=1, STACK=compose as above
 	@STACK=$(STACK) $(BIN)/python examples/adult-income/demo_edge.py $(if $(DOWN),--down)
 
-bench: setup ## The figures of docs/performance.md
-	@$(BIN)/python -m benchmarks
+bench: setup ## The figures of docs/performance.md; OF="audits online" measures those parts alone
+	@$(BIN)/python -m benchmarks $(OF)
 
 bench-compare: setup ## This tree against REV=…, ten rounds in turn; OF="ingest_throughput …" names the scripts of benchmarks/
 	@$(BIN)/python benchmarks/compare.py $(REV) $(OF)

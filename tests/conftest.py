@@ -1,6 +1,6 @@
-"""`attacked`, `census`, `load`, `wire`, `compatibility` and `files` are modules beside the tests;
-`served` is one pipeline for all tests of a session, on the embedded stack, and `served_by_compose` on
-the one in containers.
+"""`attacked`, `census`, `load`, `wire`, `compatibility` and `files` are modules beside the tests, and
+`benchmarks` a package of the root; `served` is one pipeline for all tests of a session, on the
+embedded stack, and `served_by_compose` on the one in containers.
 """
 
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), *(str(HERE / name) for name in ("attack", "contract", "observability"))]
+sys.path[:0] = [str(HERE), str(HERE.parent), *(str(HERE / name) for name in ("attack", "contract", "observability"))]
 
 from census import Served, Succession, serve, succession  # noqa: E402  found through the path above
 

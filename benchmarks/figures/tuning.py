@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.figure import Figure
+from benchmarks.figures.figure import Figure
 
 
 def of_trials(found: dict[str, Any]) -> Iterator[Figure]:
