@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent), *(str(HERE / name) for name in ("attack", "contract", "observability"))]
+sys.path[:0] = [
+    str(HERE),
+    str(HERE.parent),
+    *(str(HERE / name) for name in ("attack", "contract", "observability")),
+]
 
 from census import Served, Succession, serve, succession  # noqa: E402  found through the path above
 
