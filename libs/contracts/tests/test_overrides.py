@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from penstock.contracts.errors import Invalid
-from penstock.contracts.overrides import overridden
+from penstock.contracts.overrides import for_trials, overridden
 from penstock.contracts.pipeline import Adam, Linear, Mlp, OneHot
 from penstock.testing import lending
 
@@ -139,3 +139,12 @@ def test_default_features_are_not_replaced_by_one(loans: Spec) -> None:
     del loans["features"]
     with pytest.raises(Invalid, match="declares no feature `income`"):
         overridden(loans, {"features.income.clip": [0, 1]})
+
+
+@pytest.mark.parametrize("training", [None, {"seed": 5, "workers": 4, "accelerator": "gpu"}])
+def test_trials_take_one_worker_and_a_cpu(loans: Spec, training: Spec | None) -> None:
+    """A family that cannot have more is among them, and its rules hold."""
+    spec = {**loans, "training": training} if training else loans
+    trial = overridden(for_trials(spec), {"model.type": "boosted_trees"}).training
+    assert (trial.workers, trial.accelerator) == (1, "cpu")
+    assert trial.seed == (5 if training else 7)

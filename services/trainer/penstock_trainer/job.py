@@ -20,7 +20,7 @@ from urllib.parse import quote
 from penstock.contracts.digests import digits_of
 from penstock.contracts.errors import Conflict
 from penstock.contracts.events import Imported, StudyReference, TrainingRunRequested, TrainingSet
-from penstock.contracts.overrides import by_one_worker, overridden
+from penstock.contracts.overrides import for_trials, overridden
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.planning import BY_ROWS, Plan, planned
 from penstock.feature_store.v1 import feature_store_pb2 as features
@@ -82,7 +82,7 @@ async def _pipeline(job: JobContext, settings: Settings, requested: TrainingRunR
             REGISTRY_TIMEOUT_S,
         )
     spec = json.loads(found.spec_json)
-    return overridden(spec if requested.study is None else by_one_worker(spec), requested.overrides)
+    return overridden(spec if requested.study is None else for_trials(spec), requested.overrides)
 
 
 async def _training_set(job: JobContext, settings: Settings, requested: TrainingRunRequested) -> TrainingSet:

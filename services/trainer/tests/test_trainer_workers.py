@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from workers_suite import EPOCHS, HANGS, WorkersSuite, ended, fitting_of, gone, lend, parts, pid_of
 
+from penstock.contracts.errors import Invalid
 from penstock.contracts.events import TrainingRunRequested
+from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import build
 from penstock.modelkit.fitting import Fitting
 from penstock.runtime.child import JobContext
@@ -23,6 +26,7 @@ from penstock.testing import lending
 from penstock.testing.wait import until
 from penstock_trainer.job import run
 from penstock_trainer.settings import Settings
+from penstock_trainer.workers.choice import spread
 from penstock_trainer.workers.pays import Choice, Probe, weighed
 from penstock_trainer.workers.port import Ended, Order
 from penstock_trainer.workers.processes import Processes
@@ -70,6 +74,21 @@ def test_a_run_has_the_workers_of_its_file(loans: Any, monkeypatch: pytest.Monke
     assert [epoch["number"] for epoch in epochs] == [1, 2, 3]
     assert all(0 < epoch["communication_s"] < epoch["took_s"] for epoch in epochs)
     assert not [*(Settings().runs_dir / "01RUN" / "workers").glob("*.pt")]
+
+
+@pytest.mark.parametrize("workers", [1, 2, "auto"])
+def test_a_run_that_asks_for_a_gpu_fails_where_none_is(
+    workers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    training = {"accelerator": "gpu", "workers": workers}
+    spec = lending.spec(training=training, model={"type": "mlp"})
+    with (
+        pytest.raises(Invalid, match="no GPU") as refused,
+        spread(Pipeline.model_validate(spec), tmp_path, Settings(), lambda told: None),
+    ):
+        pass
+    assert refused.value.where == "training.accelerator"
 
 
 def test_rows_and_checkpoint_travel_to_machines_without_them(tmp_path: Path, odd: Path) -> None:

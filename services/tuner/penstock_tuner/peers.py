@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from penstock.contracts.events import TrainingSet, TuningStudyRequested
-from penstock.contracts.overrides import by_one_worker
+from penstock.contracts.overrides import for_trials
 from penstock.contracts.pipeline import Pipeline
 from penstock.feature_store.v1 import feature_store_pb2 as features
 from penstock.feature_store.v1 import feature_store_pb2_grpc
@@ -50,7 +50,7 @@ async def spec_of(
             registry.GetPipelineRequest(pipeline=pipeline, number=number),
             TIMEOUT_S,
         )
-    spec = by_one_worker(json.loads(found.spec_json))
+    spec = for_trials(json.loads(found.spec_json))
     return spec if tuner is None else spec | {"tuner": dict(tuner)}
 
 

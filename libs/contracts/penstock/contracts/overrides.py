@@ -45,14 +45,14 @@ def overridden(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]
     return pipeline
 
 
-def by_one_worker(spec: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def for_trials(spec: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """The file as a study's trials take it, and the run with its choice: trees among them take one
-    worker alone, and the run must have the trial's weights.
+    worker alone and a CPU, and the run must have the trial's weights, bit for bit.
     """
-    training = spec.get("training")
-    if not isinstance(training, dict):
-        return dict(spec)
-    return {**spec, "training": {key: value for key, value in training.items() if key != "workers"}}
+    given = spec.get("training")
+    training = {} if not isinstance(given, dict) else given
+    kept = {key: value for key, value in training.items() if key != "workers"}
+    return {**spec, "training": {**kept, "accelerator": "cpu"}}
 
 
 def changed(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class DataParallel:
     def leads(self) -> bool:
         return self._group.rank == 0
 
-    def of(self, rows: Tensor) -> float:
+    def of(self, rows: Tensor) -> Tensor:
         network, training, flat = self._network, self._training, self._flat
         flat.zero_()
         began = time.perf_counter()
@@ -69,14 +69,14 @@ class DataParallel:
         logits = network(*batch)[: len(labels)]
         total, weight = self._objective.sums(logits, labels, weights)
         flat[-2], flat[-1] = total.detach(), weight
-        penalty = 0.0
+        penalty = flat.new_zeros(())
         if self._objective.penalty is not None and groups is not None:
             found, whole = self._penalty(logits, labels, groups, weight)
-            penalty, total = found.item(), total + whole * found
+            penalty, total = found.detach(), total + whole * found
         total.backward()  # type: ignore[no-untyped-call]
         self._add(flat)
         flat /= flat[-1].clamp_min(LEAST)
-        return flat[-2].item() + penalty
+        return flat[-2] + penalty
 
     def answers(self, features: Tensors) -> Tensor:
         for one in (*self._network.parameters(), *self._network.buffers()):
@@ -90,8 +90,9 @@ class DataParallel:
         return found
 
     def agreed(self, figures: Tensor) -> Tensor:
-        self._group.lead(figures)
-        return figures
+        told = figures.to(self._flat.device)
+        self._group.lead(told)
+        return told
 
     def _penalty(
         self, logits: Tensor, labels: Tensor, groups: Tensor, weight: Tensor

@@ -48,7 +48,7 @@ class Penalty:
     def __init__(self, notion: Notion, strength: float, groups: int) -> None:
         self._given = _GIVEN[notion]
         self._weight = strength * SCALE
-        self._groups = torch.arange(groups).unsqueeze(1)
+        self._groups = groups
 
     def __call__(self, probability: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
         """probability: of the positive class, float32 [B]. labels: int64 [B]. groups: int64 [B], -1
@@ -60,7 +60,8 @@ class Penalty:
         """Rows of each cell, and the sum of their probabilities: float32 [labels given, G] both. Those of
         several parts of a batch add up to the batch's.
         """
-        member = groups.unsqueeze(0) == self._groups  # [G, B]
+        each = torch.arange(self._groups, device=groups.device).unsqueeze(1)
+        member = groups.unsqueeze(0) == each  # [G, B]
         cells = torch.stack(
             [member if label is None else member & (labels == label) for label in self._given]
         ).to(probability.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from penstock.contracts.pipeline import Trainer
 from penstock.modelkit.data_parallel import ProcessGroup
+from penstock.modelkit.device import CPU, Device
 from penstock.modelkit.family import Epoch, room_for
 from penstock.modelkit.network import Trainable
 from penstock.modelkit.objective import Objective, Split
@@ -32,6 +33,7 @@ class Fitting:
     plan: Trainer
     seed: int
     random: Tensor
+    device: Device = CPU
 
     def write(self, path: Path) -> None:
         """Writes the file, or none. Raises Unavailable on a full disk."""
@@ -68,4 +70,5 @@ class Fitting:
             checkpoint=checkpoint,
             on_epoch=on_epoch,
             group=group,
+            device=self.device,
         )

@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from penstock.modelkit.network import Tensors, Trainable
@@ -32,9 +31,9 @@ class Gradients(Protocol):
     def leads(self) -> bool:
         """True in the one process that writes checkpoints and tells of epochs."""
 
-    def of(self, rows: Tensor) -> float:
+    def of(self, rows: Tensor) -> Tensor:
         """Puts the gradient of these rows of the training split, int64 [B], where the parameters have
-        it; returns their loss.
+        it; returns their loss, one number.
         """
 
     def answers(self, features: Tensors) -> Tensor:
@@ -51,7 +50,7 @@ class Alone:
         self._network, self._objective, self._training = network, objective, training
         self.waits = Waits()
 
-    def of(self, rows: Tensor) -> float:
+    def of(self, rows: Tensor) -> Tensor:
         network, training = self._network, self._training
         network.zero_grad()
         began = time.perf_counter()
@@ -60,7 +59,7 @@ class Alone:
         self.waits.data += time.perf_counter() - began
         loss = self._objective.loss(network(*batch), labels, groups, weights)
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item()
+        return loss.detach()
 
     def answers(self, features: Tensors) -> Tensor:
         return self._network.predict(features)
@@ -77,7 +76,7 @@ def share_of(count: int, rank: int, size: int) -> tuple[int, int]:
 def flat_gradients(network: Trainable, more: int) -> Tensor:
     """One vector that all gradients are views of, and `more` numbers behind them."""
     parameters = [*network.parameters()]
-    flat = torch.zeros(sum(one.numel() for one in parameters) + more)
+    flat = parameters[0].new_zeros(sum(one.numel() for one in parameters) + more)
     at = 0
     for one in parameters:
         one.grad = flat[at : at + one.numel()].view_as(one)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from penstock.modelkit.device import handed
 from penstock.modelkit.dropout import Dropout
 from penstock.modelkit.features import Inputs, WordNumbers, WordWeights
 from penstock.modelkit.graph import Graph
@@ -30,12 +31,14 @@ EMBEDDING_SPREAD = 0.1
 class Tensors:
     """Inputs in torch, whole in memory; batches are cut from them. `words`: per text starts,
     columns, weights, width of a sparse matrix. `sequences`: per text starts and word numbers.
+    `place`: processor that batches go to, where it is not the one that the inputs are on.
     """
 
     dense: Tensor
     buckets: Tensor
     words: tuple[tuple[Tensor, Tensor, Tensor, int], ...] = ()
     sequences: tuple[tuple[Tensor, Tensor], ...] = ()
+    place: torch.device | None = None
 
     @classmethod
     def of(cls, inputs: Inputs) -> Tensors:
@@ -67,6 +70,18 @@ class Tensors:
             yield from (starts, columns, weights)
         yield from chain.from_iterable(self.sequences)
 
+    def moved(self, place: torch.device) -> Tensors:
+        """The same on that processor."""
+        return Tensors(
+            self.dense.to(place),
+            self.buckets.to(place),
+            tuple(
+                (starts.to(place), columns.to(place), weights.to(place), width)
+                for starts, columns, weights, width in self.words
+            ),
+            tuple((starts.to(place), numbers.to(place)) for starts, numbers in self.sequences),
+        )
+
     def between(self, first: int, end: int) -> Tensors:
         """Rows from `first` up to `end`; nothing is copied."""
         return Tensors(
@@ -77,6 +92,7 @@ class Tensors:
                 for starts, columns, weights, width in self.words
             ),
             tuple((starts[first : end + 1], numbers) for starts, numbers in self.sequences),
+            self.place,
         )
 
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
@@ -86,27 +102,28 @@ class Tensors:
         parts = [self.dense[rows]]
         for starts, columns, weights, width in self.words:
             counts, at = _entries(starts, rows)
-            owner = torch.repeat_interleave(torch.arange(len(rows)), counts)
-            matrix = torch.zeros(len(rows), width)
+            owner = torch.repeat_interleave(torch.arange(len(rows), device=counts.device), counts)
+            matrix = weights.new_zeros(len(rows), width)
             matrix[owner, columns[at]] = weights[at]
             parts.append(matrix)
         dense = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        return dense, self.buckets[rows], *(_padded(*sequence, rows) for sequence in self.sequences)
+        found = dense, self.buckets[rows], *(_padded(*sequence, rows) for sequence in self.sequences)
+        return tuple(handed(part, self.place) for part in found)
 
 
 def _entries(starts: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Entries of these rows of a sparse matrix: how many each row has, and their places among all."""
     counts = starts[rows + 1] - starts[rows]
     first = torch.repeat_interleave(starts[rows] - (counts.cumsum(0) - counts), counts)
-    return counts, torch.arange(len(first)) + first
+    return counts, torch.arange(len(first), device=first.device) + first
 
 
 def _padded(starts: Tensor, numbers: Tensor, rows: Tensor) -> Tensor:
     """int64 [B, longest], 0 behind each row's numbers."""
     counts, at = _entries(starts, rows)
     longest = max(1, int(counts.max())) if len(rows) else 1
-    found = torch.zeros(len(rows), longest, dtype=torch.int64)
-    found[torch.arange(longest) < counts[:, None]] = numbers[at]
+    found = numbers.new_zeros(len(rows), longest)
+    found[torch.arange(longest, device=counts.device) < counts[:, None]] = numbers[at]
     return found
 
 
@@ -189,7 +206,8 @@ class Embedded(Network):
     def average_unseen(self) -> None:
         with torch.no_grad():
             for table, shares in zip(self.embeddings.parameters(), self._shares, strict=True):
-                table[shares == 0] = shares @ table
+                known = shares.to(table.device)
+                table[known == 0] = known @ table
 
     def compile_embedded(self, graph: Graph, inputs: Mapping[str, str]) -> str:
         """Nodes for `embedded`."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from penstock.contracts.measures import Task
+from penstock.modelkit.device import has_room
 from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.intervals import Quantiles
 from penstock.modelkit.metrics import of_epoch
@@ -28,6 +30,16 @@ class Split:
     groups: Tensor | None = None
     weights: Tensor | None = None
 
+    def at(self, place: torch.device) -> Split:
+        """For a network on that processor. Its inputs are moved where they find room there, else each
+        batch is.
+        """
+        if place.type == "cpu":
+            return self
+        size = sum(part.nbytes for part in self.features.contents())
+        moved = self.features.moved(place) if has_room(place, size) else replace(self.features, place=place)
+        return Split(moved, self.labels.to(place), _moved(self.groups, place), _moved(self.weights, place))
+
     def known(self, rows: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Labels, groups and weights of these rows."""
         groups = None if self.groups is None else self.groups[rows]
@@ -45,6 +57,10 @@ class Objective:
     penalty: Penalty | None = None
     spread: float = 1.0
     quantiles: Quantiles | None = None
+
+    def at(self, place: torch.device) -> Self:
+        """For answers on that processor."""
+        return replace(self, class_weights=_moved(self.class_weights, place))
 
     def loss(
         self, logits: Tensor, labels: Tensor, groups: Tensor | None, weights: Tensor | None = None
@@ -74,7 +90,7 @@ class Objective:
             rows = functional.mse_loss(logits[:, 0], labels, reduction="none")
             if self.quantiles:
                 away = labels[:, None] - logits[:, 1:]
-                shares = torch.tensor(self.quantiles)
+                shares = away.new_tensor(self.quantiles)
                 rows = rows + torch.maximum(shares * away, (shares - 1) * away).sum(dim=1)
             return rows
         if self.task == "multiclass":
@@ -85,7 +101,12 @@ class Objective:
 
     def measured(self, logits: Tensor, labels: Tensor) -> tuple[str, float]:
         """Name and value of the training curve's measure."""
-        return of_epoch(self.task, labels.numpy() * self.spread, logits.numpy() * self.spread)
+        known, answers = labels.cpu().numpy(), logits.cpu().numpy()
+        return of_epoch(self.task, known * self.spread, answers * self.spread)
+
+
+def _moved(values: Tensor | None, place: torch.device) -> Tensor | None:
+    return None if values is None else values.to(place)
 
 
 def positive(logits: Tensor) -> Tensor:

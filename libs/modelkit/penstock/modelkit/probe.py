@@ -21,8 +21,9 @@ def step_seconds(fitting: Fitting, steps: int, group: ProcessGroup | None = None
     `group`; the training that follows is untouched.
     """
     torch.set_num_threads(1)
-    network, plan = copy.deepcopy(fitting.network), fitting.plan
-    given = network, fitting.objective, fitting.training
+    place = fitting.device.place(0 if group is None else group.rank)
+    network, plan = copy.deepcopy(fitting.network).to(place), fitting.plan
+    given = network, fitting.objective.at(place), fitting.training.at(place)
     gradients = Alone(*given) if group is None else DataParallel(*given, group)
     optimizer = optimizer_of(network.parameters(), plan.optimizer)
     order = torch.Generator().manual_seed(fitting.seed)
@@ -32,7 +33,7 @@ def step_seconds(fitting: Fitting, steps: int, group: ProcessGroup | None = None
         for _ in range(WARM_UP + steps):
             rows = torch.randint(len(fitting.training.labels), (plan.batch_size,), generator=order)
             began = time.perf_counter()
-            gradients.of(rows)
+            gradients.of(rows).item()  # waits for a GPU
             optimizer.step(0.0)
             took.append(time.perf_counter() - began)
     return statistics.median(took[WARM_UP:])

@@ -1,4 +1,4 @@
-"""The group of processes of `torch.distributed`, gloo on CPUs."""
+"""The group of processes of `torch.distributed`, gloo on CPUs, NCCL on GPUs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import FileStore, PrefixStore, Store, TCPStore
+
+from penstock.modelkit.device import CPU, Device
 
 DEADLINE = timedelta(seconds=120)  # for the slowest worker to come to where the others are
 
@@ -47,12 +49,14 @@ def by_address(host: str, port: int, secret: str, size: int, *, leads: bool) -> 
 
 
 @contextmanager
-def joined(store: Store, rank: int, size: int, deadline: timedelta = DEADLINE) -> Iterator[TorchGroup]:
+def joined(
+    store: Store, rank: int, size: int, deadline: timedelta = DEADLINE, device: Device = CPU
+) -> Iterator[TorchGroup]:
     """Makes this process worker `rank` of `size`, which find one another by `store`. Blocks until all
     are there. Raises PeerLost. One group a process at a time.
     """
     with _hearing():
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=deadline)
+        dist.init_process_group(device.messages, store=store, rank=rank, world_size=size, timeout=deadline)
     try:
         yield TorchGroup(rank, size)
     finally:

@@ -33,13 +33,15 @@ class RealMlp(Embedded):
     layers with SELU and dropout.
     """
 
+    _fast: Tensor
+
     def __init__(self, shape: Shape, hidden: Sequence[int], dropout: float) -> None:
         super().__init__(shape, spread=1.0)
         self._numbers, self.dropout = shape.numbers, Dropout(dropout)
         self.waves = Waves(shape.numbers)
         width = self.width + COLUMNS * shape.numbers
         self.scale = nn.Parameter(torch.full((width,), 1 / FAST))
-        self._fast = torch.full((width,), FAST)
+        self.register_buffer("_fast", torch.full((width,), FAST), persistent=False)
         for columns in shape.pieces:
             self._fast[[COLUMNS * shape.numbers + column for column in columns]] *= PIECE
         sizes = [width, *hidden]

@@ -41,7 +41,8 @@ class Part(nn.Module, ABC):
     def average_unseen(self) -> None:
         """Gives the unknown word, where the training split had none, the average of those it had."""
         known = self.table.weight[1:]
-        known[self._shares == 0] = self._shares @ known
+        shares = self._shares.to(known.device)
+        known[shares == 0] = shares @ known
 
     @abstractmethod
     def compile_into(self, graph: Graph, numbers: str) -> str:

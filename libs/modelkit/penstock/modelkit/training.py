@@ -23,6 +23,7 @@ from torch import Tensor
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.pipeline import Trainer
 from penstock.modelkit.data_parallel import DataParallel, ProcessGroup
+from penstock.modelkit.device import CPU, Device, random_state, restore_random_state
 from penstock.modelkit.family import Epoch, kept, write_whole
 from penstock.modelkit.gradients import Alone, Gradients, Waits
 from penstock.modelkit.network import Trainable
@@ -67,6 +68,7 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     group: ProcessGroup | None = None,
+    device: Device = CPU,
 ) -> tuple[Epoch, ...]:
     """Trains `network` in place and leaves the best epoch's weights in it (by validation loss;
     without early stopping, the last epoch's).
@@ -77,10 +79,15 @@ def train(
 
     `group`: the workers that train together, of which this process is one; each is called with the
     same arguments and random state, and worker 0 alone writes the checkpoint and tells of epochs.
+    `device`: the kind of processor to train on; the network is back on the CPU afterwards.
     """
+    identity = _identity(network, training, validation, plan, seed)
+    place = device.place(0 if group is None else group.rank)
+    network.to(place)
+    objective, training, validation = objective.at(place), training.at(place), validation.at(place)
     alone = Alone(network, objective, training)
     gradients = alone if group is None else DataParallel(network, objective, training, group)
-    loop = _Loop(network, objective, training, validation, plan, seed, gradients)
+    loop = _Loop(network, objective, training, validation, plan, seed, gradients, identity)
     if checkpoint is not None and checkpoint.exists():
         loop.restore(checkpoint)
         for epoch in loop.history if gradients.leads else ():
@@ -93,6 +100,7 @@ def train(
             on_epoch(loop.history[-1])
     if loop.best is not None:
         network.load_state_dict(loop.best)
+    network.to("cpu")
     return tuple(loop.history)
 
 
@@ -108,10 +116,11 @@ class _Loop:
         plan: Trainer,
         seed: int,
         gradients: Gradients,
+        identity: str,
     ) -> None:
         self._network, self._objective, self._gradients = network, objective, gradients
         self._training, self._validation, self._plan = training, validation, plan
-        self._identity = _identity(network, training, validation, plan, seed)
+        self._identity, self._place = identity, training.labels.device
         spared = {id(parameter) for parameter in network.undecayed()}
         decays = [id(parameter) not in spared for parameter in network.parameters()]
         self._optimizer = optimizer_of(network.parameters(), plan.optimizer, decays)
@@ -133,8 +142,8 @@ class _Loop:
         validation = self._validation
         logits = self._gradients.answers(validation.features)
         found = self._objective.loss(logits, validation.labels, validation.groups, validation.weights)
-        losses = torch.tensor([trained, found.item()], dtype=torch.float64)
-        train_loss, validation_loss = self._gradients.agreed(losses).tolist()
+        figures = torch.tensor([trained, found.item()], dtype=torch.float64)
+        train_loss, validation_loss = self._gradients.agreed(figures).tolist()
         number = len(self.history) + 1
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise Invalid(
@@ -166,19 +175,23 @@ class _Loop:
         """Trains once over the training split. The mean loss, and the learning rate at the end."""
         plan, optimizer = self._plan, self._optimizer
         count = len(self._training.labels)
-        shuffled = torch.split(torch.randperm(count, generator=self._order), plan.batch_size)
-        total = rate = 0.0
+        order = torch.randperm(count, generator=self._order).to(self._training.features.dense.device)
+        shuffled = torch.split(order, plan.batch_size)
+        rate = 0.0
+        found: list[Tensor] = []
         losses = [epoch.validation_loss for epoch in self.history]
         self._network.train()
         for step, rows in enumerate(shuffled, len(shuffled) * len(self.history)):
-            loss = self._gradients.of(rows)
+            found.append(self._gradients.of(rows))
             if plan.gradient_clip is not None:
                 optimizer.clip(plan.gradient_clip)
             moment = Moment(step, len(shuffled) * plan.epochs, len(shuffled), losses)
             rate = learning_rate(plan.schedule, plan.optimizer.learning_rate, moment)
             optimizer.step(rate)
-            total += loss * len(rows)
         self._network.average_unseen()
+        # Read at the end: a GPU is not waited for at each step.
+        told = torch.stack(found).tolist()
+        total = sum(loss * len(rows) for loss, rows in zip(told, shuffled, strict=True))
         return total / count, rate
 
     def save(self, path: Path) -> None:
@@ -189,6 +202,7 @@ class _Loop:
             "optimizer": self._optimizer.state(),
             "order": self._order.get_state(),
             "random": torch.get_rng_state(),
+            **random_state(self._place),
             "history": [asdict(epoch) for epoch in self.history],
             "best": self.best,
         }
@@ -197,13 +211,14 @@ class _Loop:
 
     def restore(self, path: Path) -> None:
         """Raises Conflict when the checkpoint is of another run."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=self._place, weights_only=True)
         if state["identity"] != self._identity:
             raise Conflict("the checkpoint belongs to another run", where=str(path), remedy="Start a new run")
         self._network.load_state_dict(state["network"])
         self._optimizer.restore(state["optimizer"])
-        self._order.set_state(state["order"])
-        torch.set_rng_state(state["random"])
+        self._order.set_state(state["order"].cpu())
+        torch.set_rng_state(state["random"].cpu())
+        restore_random_state(self._place, state)
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.best = state["best"]
         self._began -= self.history[-1].elapsed_s
@@ -213,7 +228,7 @@ def weights_digest(network: Trainable) -> str:
     """`sha256:…` over all weights in order: two runs that agree on it agree on every bit."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
-        digest.update(name.encode() + tensor.numpy().tobytes())
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -48,7 +48,8 @@ def main() -> None:
 def work(request: Mapping[str, Any], say: Callable[..., None]) -> None:
     """Does one worker's part of an order."""
     fitting, rank, size = Fitting.read(Path(request["fitting"])), request["rank"], request["size"]
-    with joined(_meeting(request["meet"], rank, size), rank, size) as group:
+    store = _meeting(request["meet"], rank, size)
+    with joined(store, rank, size, device=fitting.device) as group:
         if request["steps"]:
             took = step_seconds(fitting, request["steps"], group)
             if rank == 0:

@@ -1,35 +1,40 @@
-"""The workers that a pipeline asks for."""
+"""The processor and the workers that a pipeline asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.contracts.pipeline import Pipeline
+from penstock.modelkit.device import chosen
+from penstock.modelkit.training import Loop, train
 from penstock.runtime.settings import LOCAL_RAY
 from penstock_trainer.settings import Settings
 
 if TYPE_CHECKING:
-    from penstock.modelkit.training import Loop
     from penstock_trainer.workers.port import Workers
     from penstock_trainer.workers.spread import Tell
 
 
 @contextmanager
 def spread(pipeline: Pipeline, folder: Path, settings: Settings, tell: Tell) -> Iterator[Loop | None]:
-    """The loop of several workers, begun to load; None where the pipeline's family, or its
-    `training.workers`, has one alone. Enter it in the main thread.
+    """The loop that a family of networks is trained by; None for others. That of several workers has
+    begun to load: enter it in the main thread. Raises Invalid where there is no such processor.
     """
-    wanted = pipeline.training.workers
-    if wanted == 1 or not pipeline.model.workers:
+    if not pipeline.model.workers:
         yield None
+        return
+    device, wanted = chosen(pipeline.training.accelerator), pipeline.training.workers
+    if wanted == 1:
+        yield partial(train, device=device)
         return
     from penstock_trainer.workers.spread import Spread
 
     with closing(_opened(settings)) as workers:
-        yield Spread(workers, wanted, folder, tell)
+        yield Spread(workers, wanted, folder, tell, device)
 
 
 def _opened(settings: Settings) -> Workers:

@@ -14,6 +14,7 @@ import torch
 
 from penstock.contracts.errors import Kind, error_of
 from penstock.contracts.pipeline import Trainer
+from penstock.modelkit.device import CPU, Device
 from penstock.modelkit.family import Epoch, write_whole
 from penstock.modelkit.fitting import Fitting
 from penstock.modelkit.network import Trainable
@@ -33,11 +34,18 @@ Tell = Callable[[Mapping[str, Any]], None]
 class Spread:
     """A `penstock.modelkit.training.Loop`. Its result is that of `train`, to rounding."""
 
-    def __init__(self, workers: Workers, wanted: int | Literal["auto"], folder: Path, tell: Tell) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        wanted: int | Literal["auto"],
+        folder: Path,
+        tell: Tell,
+        device: Device = CPU,
+    ) -> None:
         """`folder`: for files of its own, which hold people's data. `tell`: where the choice goes, and
-        what becomes of it.
+        what becomes of it. `device`: the kind that each worker has one of.
         """
-        self._workers, self._wanted = workers, wanted
+        self._workers, self._wanted, self._device = workers, wanted, device
         self._folder, self._tell = folder, tell
 
     def __call__(
@@ -53,7 +61,8 @@ class Spread:
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     ) -> tuple[Epoch, ...]:
         """Raises what `train` does, Unavailable where there is no room for workers."""
-        fitting = Fitting(network, objective, training, validation, plan, seed, torch.get_rng_state())
+        random = torch.get_rng_state()
+        fitting = Fitting(network, objective, training, validation, plan, seed, random, self._device)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         file, kept = self._folder / "fitting.pt", checkpoint or self._folder / "checkpoint.pt"
         choice = self._choice(fitting, file)

@@ -27,6 +27,7 @@ from penstock.contracts.pipeline.features import (
     Treatment,
 )
 from penstock.contracts.pipeline.file import (
+    Accelerator,
     Batch,
     Decision,
     Pipeline,
@@ -85,6 +86,7 @@ from penstock.contracts.pipeline.tuner import (
 )
 
 __all__ = [
+    "Accelerator",
     "Adam",
     "Adamw",
     "Asha",

@@ -66,6 +66,7 @@ def _workers(said: object) -> object:
 
 
 MOST_WORKERS = 64
+Accelerator = Literal["auto", "cpu", "gpu"]
 Workers = Annotated[Annotated[int, Field(ge=1, le=MOST_WORKERS)] | Literal["auto"], BeforeValidator(_workers)]
 
 
@@ -77,7 +78,10 @@ class Training(Model):
     `auto`: one a core, where a measured step says that it pays. A study's trials, and the run with
     its choice, take one.
     """
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    accelerator: Accelerator = "auto"
+    """Processor for families of networks. `auto`: a GPU where the trainer has one. `gpu`: a run fails
+    where it has none. A study's trials, and the run with its choice, take a CPU.
+    """
     max_age: Duration = timedelta(days=365)
     """Join: how old a feature row may be when its label is observed."""
     baselines: bool = Field(default=True, exclude_if=lambda said: said)

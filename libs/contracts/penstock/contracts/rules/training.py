@@ -23,9 +23,9 @@ def training(pipeline: Pipeline) -> Iterator[Problem]:
             f"`{pipeline.model.type}` is trained by one worker; leave `workers` out, or name a network",
         ),
         (
-            pipeline.training.accelerator == "gpu",
+            pipeline.training.accelerator == "gpu" and not pipeline.model.workers,
             ("training", "accelerator"),
-            "this release does not train on GPUs; use `auto` or `cpu`",
+            f"`{pipeline.model.type}` is trained on a CPU; leave `accelerator` out, or name a network",
         ),
     )
     yield from _sample_weight(pipeline)

@@ -39,6 +39,8 @@ LARGEST = 4e9  # bytes of attention in one step of training
 class Tokens(nn.Module):
     """A token [B, d] for the answer, for each plain column, category and text."""
 
+    _first: Tensor  # row of each category's first bucket in the table
+
     def __init__(self, shape: Shape, d: int) -> None:
         super().__init__()
         categories = [part for part in shape.strings if isinstance(part, Category)]
@@ -57,6 +59,7 @@ class Tokens(nn.Module):
         self.answer = parameter(1)
         self.weight, self.bias = parameter(self._plain), parameter(self._plain)
         self.table = parameter(sum(self._sizes))
+        self.register_buffer("_first", torch.tensor(self._offsets, dtype=torch.int64), persistent=False)
         self.texts = nn.ModuleList(Linear(width, d) for width in texts)
         # From 0, so that a number begins as a line and bends where that lowers the loss.
         self.pieces = nn.ParameterList(torch.zeros(count, d) for count in self._pieces)
@@ -76,7 +79,7 @@ class Tokens(nn.Module):
         parts = [
             self.answer.expand(len(dense), 1, -1),
             columns,
-            self.table[buckets + torch.tensor(self._offsets, dtype=torch.int64)],
+            self.table[buckets + self._first],
             *(layer(text)[:, None] for layer, text in zip(self.texts, texts, strict=True)),
         ]
         return torch.cat(parts, dim=1)
@@ -84,7 +87,8 @@ class Tokens(nn.Module):
     def average_unseen(self) -> None:
         with torch.no_grad():
             for table, shares in zip(torch.split(self.table, self._sizes), self._shares, strict=True):
-                table[shares == 0] = shares @ table
+                known = shares.to(table.device)
+                table[known == 0] = known @ table
 
     def compile(self, graph: Graph, inputs: Mapping[str, str]) -> str:  # type: ignore[override]
         one, second = graph.constant([1], np.int64), graph.constant([2], np.int64)

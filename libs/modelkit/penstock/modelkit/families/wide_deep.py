@@ -59,14 +59,16 @@ class WideAndDeep(Network):
     def forward(self, dense: Tensor, buckets: Tensor) -> Tensor:
         found: Tensor = self.deep(dense, buckets[:, self._embedded])
         for table, columns, strides in zip(self.wide, self._columns, self._strides, strict=True):
-            found = found + table(buckets[:, columns] @ torch.tensor(strides))
+            steps = buckets[:, columns] * buckets.new_tensor(strides)
+            found = found + table(steps.sum(dim=1))
         return found
 
     def average_unseen(self) -> None:
         self.deep.average_unseen()
         with torch.no_grad():
             for table, shares in zip(self.wide.parameters(), self._shares, strict=False):  # no crosses
-                table[shares == 0] = shares @ table
+                known = shares.to(table.device)
+                table[known == 0] = known @ table
 
     def compile_into(self, graph: Graph, inputs: Mapping[str, str]) -> str:
         if not self.wide:
