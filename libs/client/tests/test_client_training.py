@@ -10,7 +10,6 @@ import pytest
 
 from penstock.client import ClientSettings, Penstock
 from penstock.client.cli import following
-from penstock.client.cli.training import _pace
 from penstock.inference.v1 import inference_pb2 as inference
 from penstock.inference.v1 import inference_pb2_grpc
 from penstock.model_registry.v1 import model_registry_pb2 as registry
@@ -51,12 +50,6 @@ def test_choices_of_a_run_are_words() -> None:
     run = trainer.Run(chosen_json='{"model.type": "mlp", "trainer.epochs": 60}', chosen_because="it may")
     assert following.chosen(run) == "model.type mlp, trainer.epochs 60, as it may"
     assert following.chosen(trainer.Run()) == ""
-
-
-def test_the_pace_of_a_run_is_words() -> None:
-    pace = trainer.Pace(workers=2, because="as measured", rows_per_s=41_000.4, bottleneck="waits for data")
-    assert _pace(trainer.Run(pace=pace)) == "2 workers (as measured), 41,000 rows/s, waits for data"
-    assert _pace(trainer.Run()) == ""
 
 
 def test_it_is_served_once_its_generation_or_a_later_one_is(serve: Serve) -> None:

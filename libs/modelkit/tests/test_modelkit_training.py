@@ -117,6 +117,15 @@ def test_resumed_equals_uninterrupted(
     assert weights_digest(ended) == weights_digest(whole)
 
 
+def test_every_epoch_is_timed() -> None:
+    _, history = trained()
+    for epoch in history:
+        assert epoch.rows == 200
+        assert 0 < epoch.data_s < epoch.took_s
+        assert 0 < epoch.step_s * math.ceil(200 / PLAN.batch_size) < epoch.took_s
+        assert epoch.communication_s == 0
+
+
 def test_restored_epochs_are_told_again(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     with pytest.raises(Killed):

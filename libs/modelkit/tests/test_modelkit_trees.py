@@ -282,6 +282,10 @@ def test_training_ends_where_no_split_helps_and_goes_on_to_the_same_end(world: A
     )
     whole = build(spec, *files)
     assert len(whole.history) < 100
+    assert all(
+        epoch.rows == 120 and epoch.step_s * 7 == pytest.approx(epoch.took_s) for epoch in whole.history
+    )
+    assert sum(epoch.took_s for epoch in whole.history) == pytest.approx(whole.history[-1].elapsed_s)
     told: list[int] = []
     for _ in range(2):
         told.clear()

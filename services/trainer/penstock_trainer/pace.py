@@ -11,26 +11,44 @@ NOTABLE = 0.2  # share of the time from which a wait is worth a word
 
 
 class Pace(BaseModel, frozen=True):
-    """`because`: why so many workers, where that was measured. Of the newest epoch, of worker 0: rows a
-    second, and the shares of its time that went into cutting batches and into waiting for others.
+    """`because`: why so many workers, where that was measured. Of an epoch, of worker 0: rows a second,
+    mean seconds of a step, and the shares of its time that went into cutting batches and into waiting
+    for others.
     """
 
     workers: int = 1
     because: str = ""
     rows_per_s: float = 0.0
+    step_s: float = 0.0
     data_share: float = 0.0
     communication_share: float = 0.0
 
-    def at(self, epoch: Mapping[str, Any]) -> Pace:
-        """The pace of that epoch; this one where it was not timed."""
-        if not (took := epoch.get("took_s")):
+    def at(self, *epochs: Mapping[str, Any]) -> Pace:
+        """The pace over these epochs; this one where they were not timed."""
+        timed = [epoch for epoch in epochs if epoch.get("took_s")]
+        if not timed:
             return self
+
+        def of_all(name: str) -> float:
+            return sum(float(epoch[name]) for epoch in timed)
+
+        took = of_all("took_s")
         told = {
-            "rows_per_s": epoch["rows"] / took,
-            "data_share": epoch["data_s"] / took,
-            "communication_share": epoch["communication_s"] / took,
+            "workers": timed[-1].get("workers", self.workers),
+            "rows_per_s": of_all("rows") / took,
+            "step_s": sum(epoch.get("step_s", 0.0) for epoch in timed) / len(timed),
+            "data_share": of_all("data_s") / took,
+            "communication_share": of_all("communication_s") / took,
         }
         return self.model_copy(update=told)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Each by its name; none where nothing was timed."""
+        if not self.rows_per_s:
+            return {}
+        told = self.model_dump(exclude={"workers", "because"})
+        return told | {"compute_share": 1 - self.data_share - self.communication_share}
 
     @property
     def bottleneck(self) -> str:
@@ -41,4 +59,4 @@ class Pace(BaseModel, frozen=True):
             return f"waits for the other workers {self.communication_share:.0%} of the time"
         if self.data_share >= NOTABLE:
             return f"waits for data {self.data_share:.0%} of the time"
-        return f"computes {1 - self.data_share - self.communication_share:.0%} of the time"
+        return f"computes {self.figures['compute_share']:.0%} of the time"

@@ -47,6 +47,7 @@ from penstock_trainer.store import (
 )
 
 _DURATION = histogram(metrics.RUN_DURATION)
+_STEP = histogram(metrics.RUN_STEP)
 _EPOCHS, _ROWS, _TIME = counter(metrics.EPOCHS), counter(metrics.RUN_ROWS), counter(metrics.RUN_TIME)
 
 JOB = "training"
@@ -223,10 +224,11 @@ class Runs:
     def _epoch(self, run: RunRow, epoch: dict[str, Any], effect: Effect) -> None:
         if effect.session.get(EpochRow, (run.run_id, epoch["number"])) is not None:
             return
-        effect.session.add(EpochRow(run_id=run.run_id, **{name: epoch[name] for name in CURVE}))
+        run.pace = (run.pace or Pace()).at(epoch)
+        curve = {name: epoch[name] for name in CURVE}
+        effect.session.add(EpochRow(run_id=run.run_id, pace=run.pace, **curve))
         told = {name: epoch[name] for name in (*CURVE[1:], "epochs")} | {"epoch": epoch["number"]}
         effect.publish(TrainingRunProgressed(run_id=run.run_id, pipeline=run.pipeline, **told))
-        run.pace = (run.pace or Pace()).at(epoch)
         effect.after_commit(lambda: _count(run.pipeline, epoch))
 
     def _end(self, run: RunRow, state: str, effect: Effect) -> datetime:
@@ -251,6 +253,7 @@ def _count(pipeline: str, epoch: dict[str, Any]) -> None:
     _EPOCHS.add(1, {"pipeline": pipeline})
     if took := epoch.get("took_s"):
         _ROWS.add(epoch["rows"], {"pipeline": pipeline})
+        _STEP.record(epoch.get("step_s", 0.0), {"pipeline": pipeline})
         waits = {"data": epoch["data_s"], "communication": epoch["communication_s"]}
         for part, seconds in {**waits, "compute": took - sum(waits.values())}.items():
             _TIME.add(seconds, {"pipeline": pipeline, "part": part})
@@ -267,7 +270,11 @@ def _told(
         "ended_at": completed.completed_at.timestamp(),
         "parameters": parameters,
         "metrics": completed.metrics,
-        "epochs": [{name: getattr(epoch, name) for name in CURVE} for epoch in epochs],
+        "epochs": [
+            {name: getattr(epoch, name) for name in CURVE}
+            | {"pace": epoch.pace.figures if epoch.pace else {}}
+            for epoch in epochs
+        ],
         "tags": {
             "penstock.run": run.run_id,
             "penstock.digest": completed.digest,

@@ -170,7 +170,7 @@ def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:
         state=trainer.Run.State.Value(f"STATE_{run.state.upper()}"),
         reason=run.reason,
         digest=run.digest or "",
-        epochs=[trainer.Epoch(**{name: getattr(epoch, name) for name in rows.CURVE}) for epoch in epochs],
+        epochs=[_epoch(epoch) for epoch in epochs],
         epochs_planned=run.epochs_planned,
         metrics=run.metrics or {},
         training_set_json=run.training_set.model_dump_json() if run.training_set else "",
@@ -188,6 +188,10 @@ def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:
         chosen_because=run.chosen_because or "",
         pace=_pace(run.pace),
     )
+
+
+def _epoch(epoch: rows.EpochRow) -> trainer.Epoch:
+    return trainer.Epoch(pace=_pace(epoch.pace), **{name: getattr(epoch, name) for name in rows.CURVE})
 
 
 def _pace(pace: Pace | None) -> trainer.Pace | None:

@@ -73,6 +73,7 @@ class EpochRow(Tables):
     metric: Mapped[str] = mapped_column(String(32))
     learning_rate: Mapped[float] = mapped_column(Float)
     elapsed_s: Mapped[float] = mapped_column(Float)
+    pace: Mapped[Pace | None] = mapped_column(Json(Pace), default=None)
 
 
 class KeyRow(Tables):

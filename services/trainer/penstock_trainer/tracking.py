@@ -111,22 +111,27 @@ def experiment_of(client: MlflowClient, name: str, settings: Settings) -> str:
 def _session(told: Mapping[str, Any]) -> Session:
     """The run for TensorBoard."""
     curves: dict[str, list[tuple[int, float, float]]] = {}
-    for epoch in told["epochs"]:
-        moment = told["started_at"] + epoch["elapsed_s"]
-        for name in ("train_loss", "validation_loss"):
-            curves.setdefault(name, []).append((epoch["number"], moment, epoch[name]))
-        curve = curves.setdefault(f"validation_{epoch['metric']}", [])
-        curve.append((epoch["number"], moment, epoch["validation_metric"]))
+    for name, step, moment, value in _points(told):
+        curves.setdefault(name, []).append((step, moment, value))
     outcome = {PLAIN.get(name, name): value for name, value in told["metrics"].items()}
     return Session(told["started_at"], told["ended_at"], told["parameters"], outcome, curves)
 
 
 def _curves(told: Mapping[str, Any]) -> Iterator[Metric]:
+    for name, step, moment, value in _points(told):
+        yield Metric(name, value, _ms(moment), step)
+
+
+def _points(told: Mapping[str, Any]) -> Iterator[tuple[str, int, float, float]]:
+    """Of each epoch its curves' names with its number, its moment in seconds and the value."""
     for epoch in told["epochs"]:
-        moment = _ms(told["started_at"] + epoch["elapsed_s"])
-        yield Metric("train_loss", epoch["train_loss"], moment, epoch["number"])
-        yield Metric("validation_loss", epoch["validation_loss"], moment, epoch["number"])
-        yield Metric(f"validation_{epoch['metric']}", epoch["validation_metric"], moment, epoch["number"])
+        values = {name: epoch[name] for name in ("train_loss", "validation_loss")}
+        values[f"validation_{epoch['metric']}"] = epoch["validation_metric"]
+        values |= {
+            f"pace/{name}": value for name, value in epoch.get("pace", {}).items()
+        }  # of a release before: none
+        for name, value in values.items():
+            yield name, epoch["number"], told["started_at"] + epoch["elapsed_s"], value
 
 
 def _first_line(error: Exception) -> str:

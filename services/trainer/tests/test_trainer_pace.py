@@ -14,13 +14,19 @@ from penstock_trainer.pace import Pace
     ],
 )
 def test_the_bottleneck_is_named(data_s: float, communication_s: float, said: str) -> None:
-    epoch = {"rows": 8000, "took_s": 4.0, "data_s": data_s, "communication_s": communication_s}
+    epoch = {"rows": 8000, "took_s": 4.0, "step_s": 0.5} | {
+        "data_s": data_s,
+        "communication_s": communication_s,
+    }
     pace = Pace(workers=2, because="as measured").at(epoch)
     assert (pace.workers, pace.because, pace.rows_per_s) == (2, "as measured", 2000)
     assert pace.bottleneck == said
+    assert pace.figures["step_s"] == 0.5
+    assert sum(value for name, value in pace.figures.items() if name.endswith("share")) == pytest.approx(1)
 
 
 def test_an_epoch_that_was_not_timed_says_nothing() -> None:
-    """Trees', and those of a run from before an upgrade."""
+    """Those of a run from before an upgrade."""
     assert Pace().at({"number": 1}) == Pace()
     assert Pace().bottleneck == ""
+    assert Pace().figures == {}

@@ -130,6 +130,7 @@ TOLD = {
             "metric": "auroc",
             "learning_rate": 1e-3,
             "elapsed_s": float(number),
+            **({"pace": {"rows_per_s": 500.0 * number}} if number > 1 else {}),  # 1: of a release before
         }
         for number in (1, 2, 3)
     ],
@@ -168,6 +169,8 @@ def test_mlflow_reads_the_run_back(database: str, tmp_path: Path, monkeypatch: p
         (2, 0.55),
         (3, pytest.approx(1.1 / 3)),
     ]
+    paces = client.get_metric_history(identity, "pace/rows_per_s")
+    assert [(point.step, point.value) for point in paces] == [(2, 1000), (3, 1500)]
 
 
 def test_a_store_that_is_away_may_be_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

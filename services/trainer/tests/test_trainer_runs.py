@@ -133,6 +133,7 @@ def epoch(number: int) -> dict[str, Any]:
             "took_s": 2.0,
             "data_s": 0.5,
             "communication_s": 0.0,
+            "step_s": 0.25,
         }
     }
 
@@ -177,7 +178,12 @@ def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
     with desk.store.transaction() as effect:
         desk.runs.completed("01A", result(), effect)
     assert desk.run.state == "completed"
-    assert desk.run.pace == Pace(workers=2, because="as measured", rows_per_s=200.0, data_share=0.25)
+    pace = Pace(workers=2, because="as measured", rows_per_s=200.0, step_s=0.25, data_share=0.25)
+    assert desk.run.pace == pace
+    with desk.store.snapshot() as session:
+        assert [row.pace for row in rows.epochs(session, "01A")] == [pace] * 3
+        tracked = session.scalars(select(JobRow).where(JobRow.kind == TRACKING_JOB)).one()
+        assert [told["pace"]["compute_share"] for told in tracked.payload["epochs"]] == [0.75] * 3
     assert [type(event) for event in desk.told] == [
         TrainingRunRequested,
         TrainingRunStarted,

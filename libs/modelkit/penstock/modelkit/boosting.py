@@ -97,7 +97,7 @@ class _Loop:
         self._plan, self._training, self._validation = plan, training, validation
         self._checkpoint, self._on_epoch = checkpoint, on_epoch
         self._identity = _identity(plan, training, validation)
-        self._began = time.monotonic()
+        self._began = self._told = time.monotonic()
         self.text = ""
         self.history: list[Epoch] = []
 
@@ -146,6 +146,7 @@ class _Loop:
         learned, seen = _answers(booster)
         outputs = seen.reshape(len(validation.labels), -1)
         metric, value = of_epoch(plan.task, validation.labels * plan.spread, outputs * plan.spread)
+        before, self._told = self._told, time.monotonic()
         self.history.append(
             Epoch(
                 number=len(self.history) + 1,
@@ -155,7 +156,10 @@ class _Loop:
                 validation_metric=value,
                 metric=metric,
                 learning_rate=plan.parameters["learning_rate"],
-                elapsed_s=time.monotonic() - self._began,
+                elapsed_s=self._told - self._began,
+                rows=len(self._training.labels),
+                took_s=self._told - before,
+                step_s=(self._told - before) / plan.rounds,
             )
         )
         self.text = booster.model_to_string(num_iteration=-1)

@@ -54,6 +54,10 @@ class DataParallel:
     def leads(self) -> bool:
         return self._group.rank == 0
 
+    @property
+    def workers(self) -> int:
+        return self._group.size
+
     def of(self, rows: Tensor) -> Tensor:
         network, training, flat = self._network, self._training, self._flat
         flat.zero_()

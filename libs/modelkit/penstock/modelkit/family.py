@@ -34,9 +34,10 @@ class Epoch:
     `train_loss` is the mean over the epoch's batches, with penalty and class weights;
     `validation_loss` that of the validation split, without dropout; `learning_rate` the one at the
     epoch's end. `elapsed_s` counts from the beginning of the run's first epoch and leaves out the
-    pause between a kill and the resumption. A network's epoch is timed, too: `took_s` for training
-    `rows` and looking at the validation split, of it `data_s` for cutting batches and
-    `communication_s` for waiting for other workers.
+    pause between a kill and the resumption. `took_s` is the time for training on `rows` and looking at
+    the validation split, of it `data_s` for cutting batches and `communication_s` for waiting for
+    other workers; `step_s` is that of a step, of trees a round, in the epoch's mean. `workers`
+    trained it.
     """
 
     number: int
@@ -51,6 +52,8 @@ class Epoch:
     took_s: float = 0.0
     data_s: float = 0.0
     communication_s: float = 0.0
+    step_s: float = 0.0
+    workers: int = 1
 
 
 class Part(NamedTuple):

@@ -28,6 +28,10 @@ class Gradients(Protocol):
     waits: Waits
 
     @property
+    def workers(self) -> int:
+        """Processes that compute them."""
+
+    @property
     def leads(self) -> bool:
         """True in the one process that writes checkpoints and tells of epochs."""
 
@@ -44,7 +48,7 @@ class Gradients(Protocol):
 
 
 class Alone:
-    leads = True
+    leads, workers = True, 1
 
     def __init__(self, network: Trainable, objective: Objective, training: Split) -> None:
         self._network, self._objective, self._training = network, objective, training

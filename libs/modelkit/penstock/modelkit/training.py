@@ -139,6 +139,7 @@ class _Loop:
         """
         began, self._gradients.waits = time.perf_counter(), Waits()
         trained, rate = self._pass()
+        passed = time.perf_counter() - began
         validation = self._validation
         logits = self._gradients.answers(validation.features)
         found = self._objective.loss(logits, validation.labels, validation.groups, validation.weights)
@@ -166,6 +167,8 @@ class _Loop:
                 took_s=time.perf_counter() - began,
                 data_s=self._gradients.waits.data,
                 communication_s=self._gradients.waits.communication,
+                step_s=passed / math.ceil(len(self._training.labels) / self._plan.batch_size),
+                workers=self._gradients.workers,
             )
         )
         if self._plan.early_stopping and kept(self.history, self._plan.early_stopping)[0] == number - 1:

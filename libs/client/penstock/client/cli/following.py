@@ -50,9 +50,7 @@ def until_served_or_refused(
     Ends the command unless it is served.
     """
     run = _followed(penstock, run, quiet=as_json)
-    if run.state != trainer.Run.STATE_COMPLETED:
-        show(run, as_json=as_json)
-        fail(f"run {run.run_id} {state_of(run)}: {run.failure}{'. ' + run.remedy if run.remedy else ''}")
+    unless_completed(run, as_json=as_json)
     version, audited = _decided(penstock, run)
     promoted = version.state == registry.Version.STATE_PROMOTED
     if not as_json:
@@ -64,6 +62,13 @@ def until_served_or_refused(
     show(outcome, *([served] if promoted else []), as_json=as_json)
     if against:
         raise typer.Exit(EXIT_FAILED if promoted else EXIT_REFUSED)
+
+
+def unless_completed(run: trainer.Run, *, as_json: bool) -> None:
+    """Ends the command with the sentence of a run that failed or was canceled."""
+    if run.state != trainer.Run.STATE_COMPLETED:
+        show(run, as_json=as_json)
+        fail(f"run {run.run_id} {state_of(run)}: {run.failure}{'. ' + run.remedy if run.remedy else ''}")
 
 
 def _followed(penstock: Penstock, run: trainer.Run, *, quiet: bool) -> trainer.Run:

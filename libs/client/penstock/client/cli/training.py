@@ -20,6 +20,7 @@ from penstock.client.cli.output import (
     state_of,
     table,
 )
+from penstock.client.cli.watching import pace, watched
 from penstock.client.client import Penstock
 from penstock.client.outcomes import waiting
 from penstock.contracts.digests import short_digest
@@ -52,7 +53,7 @@ def train(
         if wait:
             until_served_or_refused(penstock, run, as_json=as_json_)
         else:
-            watch_it = f"Watch it: penstock runs {pipeline}"
+            watch_it = f"Watch it: penstock runs {pipeline} --watch"
             show(run, f"run {run.run_id} requested. {watch_it}", as_json=as_json_)
 
 
@@ -87,18 +88,24 @@ def import_(
         if wait:
             until_served_or_refused(penstock, run, as_json=as_json_)
         else:
-            watch_it = f"Watch it: penstock runs {pipeline}"
+            watch_it = f"Watch it: penstock runs {pipeline} --watch"
             show(run, f"run {run.run_id} imports {model.name}. {watch_it}", as_json=as_json_)
 
 
 def runs(
     pipeline: Annotated[str, typer.Argument(help="Only of this pipeline.")] = "",
     option: Annotated[str, typer.Option("--pipeline", help="As the argument.", hidden=True)] = "",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="The newest, a line an epoch, until it ends.")
+    ] = False,
     as_json_: AsJson = False,
 ) -> None:
     """Training runs, newest first."""
     with Penstock() as penstock:
         found = penstock.runs.list(pipeline or option)
+        if watch and found:
+            watched(penstock, found[0], as_json=as_json_)
+            return
     rows = [
         (
             r.run_id,
@@ -118,19 +125,9 @@ def runs(
     for run in found:
         of_runs[chosen(run)].append(run.run_id)
     notes = [f"chosen for {', '.join(ids)}: {choices}" for choices, ids in of_runs.items() if choices]
-    notes += [f"{run.run_id}: {pace}" for run in found if (pace := _pace(run))][:PACES]
+    notes += [f"{run.run_id}: {said}" for run in found if (said := pace(run.pace))][:PACES]
     listed = table(columns, rows, empty="none yet: penstock train PIPELINE")
     show(found, listed, *notes, as_json=as_json_)
-
-
-def _pace(run: trainer.Run) -> str:
-    """`2 workers, 41,000 rows/s, waits for the other workers 38 % of the time`; "" where none is known."""
-    pace = run.pace
-    if not pace.rows_per_s:
-        return ""
-    workers = "1 worker" if pace.workers == 1 else f"{pace.workers} workers"
-    because = f" ({pace.because})" if pace.because else ""
-    return f"{workers}{because}, {pace.rows_per_s:,.0f} rows/s, {pace.bottleneck}"
 
 
 def _losses(run: trainer.Run) -> str:

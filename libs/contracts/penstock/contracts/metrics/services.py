@@ -140,15 +140,24 @@ RUN_ROWS = Metric(
     "penstock.run.rows",
     "counter",
     "{row}",
-    "Rows that networks were trained on, once an epoch.",
+    "Rows that models were trained on, once an epoch.",
     ("pipeline",),
     ("trainer",),
+)
+RUN_STEP = Metric(
+    "penstock.run.step.duration",
+    "histogram",
+    "s",
+    "Training steps, of trees rounds: each epoch's mean.",
+    ("pipeline",),
+    ("trainer",),
+    CALL_S,
 )
 RUN_TIME = Metric(
     "penstock.run.time",
     "counter",
     "s",
-    "Time of networks' epochs, by `part`: `data` (cutting batches), `compute`, and `communication` (waiting"
+    "Time of epochs, by `part`: `data` (cutting batches), `compute`, and `communication` (waiting"
     " for the other workers).",
     ("pipeline", "part"),
     ("trainer",),

@@ -271,7 +271,7 @@ Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
 class Pace(_message.Message):
-    """Who trains, and how fast the newest epoch was."""
+    """Who trains, and how fast an epoch was: of a run the newest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -281,6 +281,7 @@ class Pace(_message.Message):
     DATA_SHARE_FIELD_NUMBER: _builtins.int
     COMMUNICATION_SHARE_FIELD_NUMBER: _builtins.int
     BOTTLENECK_FIELD_NUMBER: _builtins.int
+    STEP_S_FIELD_NUMBER: _builtins.int
     workers: _builtins.int
     because: _builtins.str
     """Reason for so many, where that was measured."""
@@ -290,6 +291,8 @@ class Pace(_message.Message):
     communication_share: _builtins.float
     bottleneck: _builtins.str
     """The part that takes most of the time, in words."""
+    step_s: _builtins.float
+    """Mean time of a step, of trees a round."""
     def __init__(
         self,
         *,
@@ -299,10 +302,11 @@ class Pace(_message.Message):
         data_share: _builtins.float = ...,
         communication_share: _builtins.float = ...,
         bottleneck: _builtins.str = ...,
+        step_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "bottleneck", b"bottleneck", "communication_share", b"communication_share", "data_share", b"data_share", "rows_per_s", b"rows_per_s", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "bottleneck", b"bottleneck", "communication_share", b"communication_share", "data_share", b"data_share", "rows_per_s", b"rows_per_s", "step_s", b"step_s", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -319,6 +323,7 @@ class Epoch(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     ELAPSED_S_FIELD_NUMBER: _builtins.int
+    PACE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     train_loss: _builtins.float
     validation_loss: _builtins.float
@@ -326,6 +331,8 @@ class Epoch(_message.Message):
     metric: _builtins.str
     learning_rate: _builtins.float
     elapsed_s: _builtins.float
+    @_builtins.property
+    def pace(self) -> Global___Pace: ...
     def __init__(
         self,
         *,
@@ -336,10 +343,11 @@ class Epoch(_message.Message):
         metric: _builtins.str = ...,
         learning_rate: _builtins.float = ...,
         elapsed_s: _builtins.float = ...,
+        pace: Global___Pace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pace", b"pace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed_s", b"elapsed_s", "learning_rate", b"learning_rate", "metric", b"metric", "number", b"number", "train_loss", b"train_loss", "validation_loss", b"validation_loss", "validation_metric", b"validation_metric"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed_s", b"elapsed_s", "learning_rate", b"learning_rate", "metric", b"metric", "number", b"number", "pace", b"pace", "train_loss", b"train_loss", "validation_loss", b"validation_loss", "validation_metric", b"validation_metric"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,103 @@
+"""`penstock runs --watch` against a real gRPC server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from typer.testing import CliRunner
+
+from penstock.client.cli import watching
+from penstock.client.cli.main import app
+from penstock.client.cli.watching import pace, speed
+from penstock.trainer.v1 import trainer_pb2 as trainer
+from penstock.trainer.v1 import trainer_pb2_grpc
+
+PACE = trainer.Pace(
+    workers=2, because="as measured", rows_per_s=41_000.4, step_s=0.0023, bottleneck="waits for data"
+)
+SPEED = "41,000 rows/s, 2.30 ms a step, waits for data"
+
+
+def run(state: int, epochs: int = 0, **fields: object) -> trainer.Run:
+    told = {"train_loss": 0.5, "validation_loss": 0.4, "validation_metric": 0.9, "metric": "auroc"}
+    of_each = [trainer.Epoch(number=number + 1, pace=PACE, **told) for number in range(epochs)]
+    newest = PACE if epochs else None
+    return trainer.Run(
+        run_id="01R",
+        pipeline="loans",
+        state=state,
+        epochs=of_each,
+        epochs_planned=3,
+        pace=newest,
+        **fields,
+    )
+
+
+class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
+    states: tuple[trainer.Run, ...] = ()
+
+    def ListRuns(
+        self, request: trainer.ListRunsRequest, context: grpc.ServicerContext
+    ) -> trainer.ListRunsResponse:
+        return trainer.ListRunsResponse(runs=self.states[:1])
+
+    def WatchRun(
+        self, request: trainer.WatchRunRequest, context: grpc.ServicerContext
+    ) -> Iterator[trainer.Run]:
+        yield from self.states
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+    server, servicer = grpc.server(ThreadPoolExecutor(2)), Trainer()
+    trainer_pb2_grpc.add_TrainerServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setenv("PENSTOCK_ENDPOINT", f"127.0.0.1:{port}")
+    monkeypatch.setattr(watching, "waiting_for", lambda penstock: "; ingest waits for kafka")
+    yield servicer
+    server.stop(None)
+
+
+def test_each_epoch_is_a_line_with_what_holds_it_up(served: Trainer) -> None:
+    """Epochs that came between two looks are told as well, each once."""
+    training = trainer.Run.STATE_TRAINING
+    ended = run(trainer.Run.STATE_COMPLETED, 3, digest="sha256:0123456789abcdef")
+    served.states = (run(trainer.Run.STATE_PREPARING), run(training, 1), run(training, 3), ended)
+    done = CliRunner().invoke(app, ["runs", "loans", "--watch"])
+    epochs = [f"epoch {number}/3  loss 0.500, validation 0.400, auroc 0.900  {SPEED}" for number in (1, 2, 3)]
+    said = done.output.splitlines()
+    assert said == [
+        "run 01R of loans: preparing; ingest waits for kafka",
+        "run 01R of loans: training",
+        *epochs,
+        f"completed: version 01234567; 2 workers (as measured), {SPEED}",
+    ]
+    assert done.exit_code == 0
+    told = json.loads(CliRunner().invoke(app, ["runs", "loans", "--watch", "--json"]).output)
+    assert told["epochs"][-1]["pace"]["step_s"] == 0.0023
+
+
+def test_a_run_that_fails_ends_with_its_sentence(served: Trainer) -> None:
+    served.states = (run(trainer.Run.STATE_FAILED, 1, failure="one class only", remedy="Publish more"),)
+    done = CliRunner().invoke(app, ["runs", "--watch"])
+    assert done.exit_code == 1
+    assert "run 01R failed: one class only. Publish more" in done.output
+
+
+def test_without_a_run_it_says_how_to_begin_one(served: Trainer) -> None:
+    done = CliRunner().invoke(app, ["runs", "--watch"])
+    assert (done.exit_code, done.output) == (0, "none yet: penstock train PIPELINE\n")
+
+
+def test_the_pace_of_a_run_is_words() -> None:
+    assert pace(PACE) == f"2 workers (as measured), {SPEED}"
+    assert pace(trainer.Pace(workers=2, because="as measured")) == "", "not timed yet"
+    slow = trainer.Pace(rows_per_s=3, step_s=1.5, bottleneck="computes 99% of the time")
+    assert speed(slow) == "3 rows/s, 1,500 ms a step, computes 99% of the time"
+    slow.step_s = 0
+    assert speed(slow) == "3 rows/s, computes 99% of the time", "as a release before told it"

@@ -1,0 +1,14 @@
+"""pace of epochs"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("epochs", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("pace", sa.JSON(), nullable=True))
