@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -26,6 +26,7 @@ from penstock_inference.record.origin import OfSite, Origin
 from penstock_inference.serving.deployment import Deployments
 
 REASONS: Final = ("no_version", "refused_version")  # of `Degraded`: for which a site asks
+PROTOCOLS: Final[dict[str, Literal["grpc", "http"]]] = {"grpc": "grpc", "http": "http"}
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -45,7 +46,8 @@ class SiteQuestions(fallback_pb2_grpc.FallbackServiceServicer):
             raise Invalid(f"no reason {question.degraded!r}", where="degraded", remedy=", ".join(REASONS))
         model = self._deployments.verified(question.pipeline)
         edge = self._deployments.of(model.pipeline).declared.edge
-        site = OfSite(request.site, question.degraded, model.edges, edge.label_below)
+        protocol = PROTOCOLS.get(question.protocol)
+        site = OfSite(request.site, question.degraded, model.edges, edge.label_below, protocol)
         if question.WhichOneof("by") == "fields":
             given = {name: plain(value) for name, value in question.fields.fields.items()}
             found = await self._asking.by_values(model, given, within_s, site=site)

@@ -27,7 +27,7 @@ from penstock_inference.serving.triton import infer_request
 from penstock_inference.site_servicer import SiteQuestions, tensors_of
 
 Make = Callable[..., Any]
-SITE = OfSite("branch-1", "no_version", Edges(0.2, (0.4, 0.45)), label_below=0.5)
+SITE = OfSite("branch-1", "no_version", Edges(0.2, (0.4, 0.45)), label_below=0.5, protocol="http")
 
 
 class Context:
@@ -100,6 +100,7 @@ def test_the_record_names_the_site_and_is_judged_as_the_sites_own_are(
     answer = grpc_response([[0.9, 0.1]], ["no"]).SerializeToString()
     found = read_line(line(framed(request.SerializeToString()), framed(answer)), layouts, origins)[1]
     assert (found["site"], found["served_by"], found["degraded"]) == ("branch-1", "cloud", "no_version")
+    assert found["protocol"] == "http"  # the site was asked by it, and asked the door over gRPC
     assert found["confidence"] == pytest.approx([0.5])
     assert found["for_labelling"] == (found["confidence"][0] < 0.5)
     forged = origins.seal(Origin(site=SITE)).replace("branch-1", "branch-2")

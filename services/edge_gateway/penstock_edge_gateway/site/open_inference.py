@@ -60,7 +60,9 @@ class OpenInference:
         try:
             answer = await self._inference.infer(grpc_request_of(request), protocol, outputs)
         except NotFound as why:
-            question = SiteQuestion(pipeline=request.model_name, tensors=request.SerializeToString())
+            question = SiteQuestion(
+                pipeline=request.model_name, tensors=request.SerializeToString(), protocol=protocol
+            )
             provenance, told = await self._fallback.ask(question, why, within)
             response = pb.ModelInferResponse.FromString(told.tensors)
         else:

@@ -35,7 +35,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         try:
             model = self._serving.version(request.pipeline).model
         except NotFound as why:
-            question = SiteQuestion(pipeline=request.pipeline, fields=request.fields)
+            question = SiteQuestion(pipeline=request.pipeline, fields=request.fields, protocol="grpc")
             provenance, told = await self._fallback.ask(question, why, context.time_remaining())
             return _with_provenance(told.fields, provenance)
         given = {name: plain(value) for name, value in request.fields.fields.items()}

@@ -14,7 +14,7 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import orjson
 
@@ -31,11 +31,14 @@ class OfSite:
     degraded: str
     edges: Edges | None
     label_below: float | None
+    protocol: Literal["grpc", "http"] | None = None
+    """By which the site was asked; None: it does not say."""
 
     def fill(self, prediction: Prediction) -> None:
         """Writes it into the record of an answer, once that holds what was answered."""
         prediction["site"], prediction["served_by"] = self.site, "cloud"
         prediction["degraded"] = cast(Degraded, self.degraded)
+        prediction["protocol"] = self.protocol or prediction["protocol"]
         fill_confidence(prediction, self.edges, self.label_below)
 
 
@@ -87,4 +90,4 @@ def _site(said: dict[str, Any]) -> OfSite:
     if edges:
         interval = edges["abstains"]
         edges = Edges(edges["threshold"], tuple(interval) if interval else None)
-    return OfSite(said["site"], said["degraded"], edges, said["label_below"])
+    return OfSite(said["site"], said["degraded"], edges, said["label_below"], said.get("protocol"))

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from penstock.inference.v1 import inference_pb2 as penstock_dot_inference_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$penstock/inference/v1/fallback.proto\x12\x15penstock.inference.v1\x1a%penstock/inference/v1/inference.proto\"T\n\rAnswerRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x35\n\x08question\x18\x02 \x01(\x0b\x32#.penstock.inference.v1.SiteQuestion\"|\n\x0cSiteQuestion\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x02 \x01(\t\x12\x11\n\x07tensors\x18\x03 \x01(\x0cH\x00\x12/\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x1d.penstock.inference.v1.FieldsH\x00\x42\x04\n\x02\x62y\"\x9b\x01\n\nSiteAnswer\x12\x12\n\nprediction\x18\x01 \x01(\t\x12\x17\n\nconfidence\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x11\n\x07tensors\x18\x03 \x01(\x0cH\x00\x12\x38\n\x06\x66ields\x18\x04 \x01(\x0b\x32&.penstock.inference.v1.PredictResponseH\x00\x42\x04\n\x02\x62yB\r\n\x0b_confidence2d\n\x0f\x46\x61llbackService\x12Q\n\x06\x41nswer\x12$.penstock.inference.v1.AnswerRequest\x1a!.penstock.inference.v1.SiteAnswerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$penstock/inference/v1/fallback.proto\x12\x15penstock.inference.v1\x1a%penstock/inference/v1/inference.proto\"T\n\rAnswerRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x35\n\x08question\x18\x02 \x01(\x0b\x32#.penstock.inference.v1.SiteQuestion\"\x8e\x01\n\x0cSiteQuestion\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x02 \x01(\t\x12\x11\n\x07tensors\x18\x03 \x01(\x0cH\x00\x12/\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x1d.penstock.inference.v1.FieldsH\x00\x12\x10\n\x08protocol\x18\x05 \x01(\tB\x04\n\x02\x62y\"\x9b\x01\n\nSiteAnswer\x12\x12\n\nprediction\x18\x01 \x01(\t\x12\x17\n\nconfidence\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x11\n\x07tensors\x18\x03 \x01(\x0cH\x00\x12\x38\n\x06\x66ields\x18\x04 \x01(\x0b\x32&.penstock.inference.v1.PredictResponseH\x00\x42\x04\n\x02\x62yB\r\n\x0b_confidence2d\n\x0f\x46\x61llbackService\x12Q\n\x06\x41nswer\x12$.penstock.inference.v1.AnswerRequest\x1a!.penstock.inference.v1.SiteAnswerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ANSWERREQUEST']._serialized_start=102
   _globals['_ANSWERREQUEST']._serialized_end=186
-  _globals['_SITEQUESTION']._serialized_start=188
-  _globals['_SITEQUESTION']._serialized_end=312
-  _globals['_SITEANSWER']._serialized_start=315
-  _globals['_SITEANSWER']._serialized_end=470
-  _globals['_FALLBACKSERVICE']._serialized_start=472
-  _globals['_FALLBACKSERVICE']._serialized_end=572
+  _globals['_SITEQUESTION']._serialized_start=189
+  _globals['_SITEQUESTION']._serialized_end=331
+  _globals['_SITEANSWER']._serialized_start=334
+  _globals['_SITEANSWER']._serialized_end=489
+  _globals['_FALLBACKSERVICE']._serialized_start=491
+  _globals['_FALLBACKSERVICE']._serialized_end=591
 # @@protoc_insertion_point(module_scope)

@@ -48,11 +48,14 @@ class SiteQuestion(_message.Message):
     DEGRADED_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     degraded: _builtins.str
     """Why the site does not answer itself: `no_version` or `refused_version`."""
     tensors: _builtins.bytes
     """`inference.ModelInferRequest` of the Open Inference Protocol."""
+    protocol: _builtins.str
+    """By which the site was asked: `grpc` or `http`. Empty: an older site does not say."""
     @_builtins.property
     def fields(self) -> _inference_pb2.Fields: ...
     def __init__(
@@ -62,10 +65,11 @@ class SiteQuestion(_message.Message):
         degraded: _builtins.str = ...,
         tensors: _builtins.bytes = ...,
         fields: _inference_pb2.Fields | None = ...,
+        protocol: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "fields", b"fields", "tensors", b"tensors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "degraded", b"degraded", "fields", b"fields", "pipeline", b"pipeline", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "degraded", b"degraded", "fields", b"fields", "pipeline", b"pipeline", "protocol", b"protocol", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_by: _TypeAlias = _typing.Literal["tensors", "fields"]  # noqa: Y015
     _WhichOneofArgType_by: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
