@@ -1,20 +1,30 @@
-"""Predictions by entity or by fields, and what the door serves."""
+"""Predictions by entity or by fields, their records, and what the door serves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
 
 from penstock.client.connection import Connection
+from penstock.client.events import Events
+from penstock.contracts.dataplane import Prediction
 from penstock.contracts.errors import Invalid
+from penstock.contracts.topics import predictions_topic
 from penstock.inference.v1 import inference_pb2 as inference
 from penstock.inference.v1 import inference_pb2_grpc
+
+_RECORD: Final = TypeAdapter(Prediction)
 
 
 class Predictions:
     """`penstock.predictions`: answers, and who gives them."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, events: Events) -> None:
         self._connection = connection
+        self._events = events
         self._stub = inference_pb2_grpc.InferenceServiceStub(connection.channel)
 
     def by_entity(self, pipeline: str, entity: str, *, timeout: float = 10.0) -> inference.PredictResponse:
@@ -37,6 +47,16 @@ class Predictions:
         return self._connection.call(
             self._stub.Predict, inference.PredictRequest(pipeline=pipeline, fields=given), timeout=timeout
         )
+
+    def recorded(self, pipeline: str, *, for_labelling: bool = False) -> Iterator[Prediction]:
+        """All records that Kafka still holds, by partition; with `for_labelling` those that a person is
+        to label (`edge.label_below`). What is none is left out. Raises NotFound, Unavailable, Refused.
+        """
+        for message in self._events.read(predictions_topic(pipeline)):
+            with suppress(ValidationError):
+                found = _RECORD.validate_json(message.value() or b"")
+                if not for_labelling or found.get("for_labelling"):
+                    yield found
 
     def serving(self) -> inference.GetServingResponse:
         """Returns the version that answers for each pipeline, refusals with reasons, and whether the front

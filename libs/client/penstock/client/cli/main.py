@@ -73,6 +73,7 @@ for verb in (
     audits.audit,
     audits.report,
     predictions.predict,
+    predictions.predictions,
     predictions.trace,
 ):
     app.command(verb.__name__.rstrip("_"))(verb)

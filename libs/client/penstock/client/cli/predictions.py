@@ -1,18 +1,21 @@
-"""predict, trace."""
+"""predict, predictions, trace."""
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from typing import Annotated
 
 import typer
 
 from penstock.client.cli.following import chosen
-from penstock.client.cli.output import AsJson, show, when
+from penstock.client.cli.output import AsJson, show, table, when
 from penstock.client.client import Penstock
 from penstock.client.lineage import Lineage
+from penstock.contracts.dataplane import Prediction
 from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
 from penstock.contracts.verdicts import worded
@@ -84,6 +87,33 @@ def _unpromoted(penstock: Penstock, pipeline: str) -> NotFound | None:
                 remedy=f"penstock train {pipeline} --wait; why one was refused: penstock models {pipeline}",
             )
     return None
+
+
+def predictions(
+    pipeline: str,
+    for_labelling: Annotated[
+        bool, typer.Option("--for-labelling", help="Only what a person is to label.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 20,
+    as_json_: AsJson = False,
+) -> None:
+    """Newest recorded predictions of a pipeline.
+
+    With --json each whole, with what was asked.
+    """
+    with Penstock() as penstock:
+        found = penstock.predictions.recorded(pipeline, for_labelling=for_labelling)
+        newest = heapq.nlargest(limit, found, key=itemgetter("time"))
+    columns = ("prediction", "time", "site", "decision", "confidence")
+    empty = f"no record of {pipeline}{' is marked for labelling' if for_labelling else ''}"
+    show(newest, table(columns, [_row(one) for one in newest], empty=empty), as_json=as_json_)
+
+
+def _row(record: Prediction) -> tuple[str, str, str, str, float | None]:
+    """Of several rows the first decision and the lowest confidence."""
+    decision = (record["decisions"] or [""])[0] if record["status"] == "OK" else record["status"]
+    confidence = min(record.get("confidence") or (), default=None)
+    return record["id"], record["time"], record.get("site") or "", decision, confidence
 
 
 def trace(
