@@ -25,6 +25,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
+import uvloop
 from confluent_kafka import Producer
 
 from penstock.contracts.load import read
@@ -241,7 +242,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     said = parser.parse_args()
     if said.serve:
-        asyncio.run(serve(said.serve))
+        uvloop.run(serve(said.serve))  # as a site does
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -209,6 +209,12 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         await task
 
 
-def start(run: Callable[[S], Coroutine[Any, Any, None]], settings: Callable[[], S]) -> None:
-    """`__main__`'s one line. A setting that is wrong ends it with a sentence, not a traceback."""
-    asyncio.run(run(read_or_exit(settings)))
+def start(
+    run: Callable[[S], Coroutine[Any, Any, None]],
+    settings: Callable[[], S],
+    loop: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
+) -> None:
+    """`__main__`'s one line. A setting that is wrong ends it with a sentence, not a traceback. `loop` runs
+    it: another than asyncio's own where calls come by the thousand.
+    """
+    loop(run(read_or_exit(settings)))

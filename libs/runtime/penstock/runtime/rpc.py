@@ -5,7 +5,6 @@ a retry policy.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import json
 import random
@@ -74,8 +73,7 @@ def server() -> grpc.aio.Server:
     """A server with traces, the error table and a default deadline. Health and reflection come from
     the lifecycle.
     """
-    traces = cast("grpc.aio.ServerInterceptor", aio_server_interceptor(filter_=_answered_in_a_span))  # type: ignore[no-untyped-call]
-    return grpc.aio.server(interceptors=[traces, ErrorTable()], options=[*_OPTIONS, ("grpc.so_reuseport", 0)])
+    return grpc.aio.server(interceptors=[ErrorTable()], options=[*_OPTIONS, ("grpc.so_reuseport", 0)])
 
 
 def connect(address: str) -> grpc.aio.Channel:
@@ -105,7 +103,7 @@ def _traced(call: grpc.HandlerCallDetails | grpc.aio.ClientCallDetails) -> bool:
 
 
 def _answered_in_a_span(call: grpc.HandlerCallDetails) -> bool:
-    if not _traced(call) or not str(call.method).startswith(_MANY):
+    if not str(call.method).startswith(_MANY):
         return _traced(call)
     traces = dict(call.invocation_metadata or ()).get("traceparent")
     return str(traces).endswith("-01") if traces else random.randrange(_ONE_OF) == 0  # noqa: S311
@@ -141,15 +139,27 @@ if TYPE_CHECKING:  # generic in the stubs only
 
 
 class ErrorTable(grpc.aio.ServerInterceptor):
-    """A servicer raises; this answers. Anything that is no PenstockError is a bug: logged whole,
-    told without detail.
+    """A servicer raises; this answers, in a span where the call has one. Anything that is no PenstockError
+    is a bug: logged whole, told without detail.
     """
 
     def __init__(self) -> None:
+        self._traces = cast("grpc.aio.ServerInterceptor", aio_server_interceptor())  # type: ignore[no-untyped-call]
         # By method, the servicer's handler and the one that answers in its place.
         self._answering: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        if _answered_in_a_span(handler_call_details):
+            return await self._traces.intercept_service(
+                lambda details: self._handler(continuation, details), handler_call_details
+            )
+        return await self._handler(continuation, handler_call_details)
+
+    async def _handler(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
@@ -205,7 +215,7 @@ class Methods(grpc.GenericRpcHandler):
 
     def _not_yet(self, method: str) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]:
         async def answer(_requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-            async with _answered(method, context):
+            async with _Answered(method, context):
                 raise Unavailable(
                     f"the service is not ready, it waits for {self._waits_for()}", remedy="Try again"
                 )
@@ -217,11 +227,11 @@ class Methods(grpc.GenericRpcHandler):
 def _unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(behaviour)
     async def call(request: Any, context: Context) -> Any:
-        async with (
-            _answered(method, context),
-            asyncio.timeout(DEFAULT_DEADLINE_S if context.time_remaining() is None else None),
-        ):
-            return await behaviour(request, context)
+        async with _Answered(method, context):
+            if context.time_remaining() is not None:
+                return await behaviour(request, context)
+            async with asyncio.timeout(DEFAULT_DEADLINE_S):
+                return await behaviour(request, context)
 
     return call
 
@@ -231,44 +241,52 @@ def _streaming(
 ) -> Callable[..., AsyncIterator[Any]]:
     @functools.wraps(behaviour)
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        async with _answered(method, context):
+        async with _Answered(method, context):
             async for response in behaviour(request, context):
                 yield response
 
     return call
 
 
-@contextlib.asynccontextmanager
-async def _answered(method: str, context: Context) -> AsyncIterator[None]:
+class _Answered:
     """One call, measured from its handler's start to its end, whatever end that is; what it raises
     is answered by the error table.
     """
-    began = time.perf_counter()
-    status = "OK"
-    try:
-        yield
-    except (asyncio.CancelledError, GeneratorExit):
-        status = "CANCELLED"
-        raise
-    except grpc.aio.AbortError:
-        code = context.code()
-        status = code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"
-        raise
-    except Exception as error:
-        told = _told(error, method)
-        status = TREATMENTS[told.kind].grpc_status
+
+    __slots__ = ("_began", "_context", "_method")
+
+    def __init__(self, method: str, context: Context) -> None:
+        self._method, self._context = method, context
+
+    async def __aenter__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        status = "OK"
+        try:
+            if isinstance(error, grpc.aio.AbortError):
+                code = self._context.code()
+                status = code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"
+            elif isinstance(error, Exception):
+                told = _told(error, self._method)
+                status = TREATMENTS[told.kind].grpc_status
+                await self._abort(told, status)
+            elif error is not None:
+                status = "CANCELLED"
+        finally:
+            attributes = {
+                "rpc.system.name": "grpc",
+                "rpc.method": self._method.removeprefix("/"),
+                "rpc.response.status_code": status,
+            }
+            _CALLS.record(time.perf_counter() - self._began, attributes)
+
+    async def _abort(self, told: PenstockError, status: str) -> None:
         span = trace.get_current_span()
         span.set_attribute("rpc.response.status_code", status)
         if status in _OUR_FAULT:
             span.set_status(trace.StatusCode.ERROR, told.message)
-        await context.abort(getattr(grpc.StatusCode, status), str(told), metadata_of(told))
-    finally:
-        attributes = {
-            "rpc.system.name": "grpc",
-            "rpc.method": method.lstrip("/"),
-            "rpc.response.status_code": status,
-        }
-        _CALLS.record(time.perf_counter() - began, attributes)
+        await self._context.abort(getattr(grpc.StatusCode, status), str(told), metadata_of(told))
 
 
 def _told(error: Exception, method: str) -> PenstockError:

@@ -25,11 +25,13 @@ def main(words: list[str]) -> int:
 
 def _serve() -> int:
     with loading():
+        import uvloop
+
         from penstock.runtime.process import start
         from penstock_edge_gateway.site.app import run
         from penstock_edge_gateway.site.settings import Settings
 
-    start(run, Settings)
+    start(run, Settings, uvloop.run)
     return 0
 
 
