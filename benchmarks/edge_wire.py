@@ -151,19 +151,27 @@ async def slow_sites(running: Running) -> dict[str, float]:
 
 async def fetch(hub: Hub) -> None:
     """Ranges as a site asks for them, without an end."""
-    request = pb.FetchPackageRequest(digest="sha256:", part=ARCHIVE, length=RANGE_BYTES)
+
+    async def asked() -> pb.FetchPackageRequest:
+        return pb.FetchPackageRequest(digest="sha256:", part=ARCHIVE, length=RANGE_BYTES)
+
     while True:
-        await hub.call(hub.stub.FetchPackage, lambda: request, within=240)
+        await hub.call(hub.stub.FetchPackage, asked, within=240)
+
+
+async def cut_off() -> pb.WatchRequest:
+    request = pb.WatchRequest()
+    request.status.site = "cut off"
+    return request
 
 
 async def silent_cut(running: Running) -> dict[str, float]:
     """Seconds until a site that waits for news knows that nothing comes through any more."""
     with Wire(to=running.port) as wire:
         async with running.identity(wire).channel() as channel:
-            hub, asked = Hub(channel), pb.WatchRequest()
-            asked.status.site = "cut off"
+            hub = Hub(channel)
             await hub.hello()
-            watches = asyncio.create_task(hub.call(hub.stub.Watch, lambda: asked, within=300))
+            watches = asyncio.create_task(hub.call(hub.stub.Watch, cut_off, within=300))
             await until_async(lambda: running.hub.watched["cut off"])
             wire.hang()
             began = time.perf_counter()

@@ -70,11 +70,15 @@ async def door(made: datetime, host: str = "127.0.0.1") -> AsyncIterator[Door]:
     await server.stop(0)
 
 
+async def asked() -> hub_pb2.WatchRequest:
+    return hub_pb2.WatchRequest()
+
+
 async def test_a_certificate_that_the_clock_does_not_let_hold_is_a_matter_of_both_clocks() -> None:
     async with door(datetime.now(UTC) - timedelta(days=100)) as there, there.site.channel() as channel:
         theirs = datetime.now(UTC) - timedelta(days=90)
         hub = Hub(channel, lambda: introduction.apart(theirs, datetime.now(UTC)))
-        watches = asyncio.create_task(hub.call(hub.stub.Watch, hub_pb2.WatchRequest, within=10))
+        watches = asyncio.create_task(hub.call(hub.stub.Watch, asked, within=10))
         await until_async(lambda: hub.why.startswith("this machine's clock says"))
         assert f"the hub's {theirs:%Y-%m-%d}" in hub.why
         watches.cancel()
@@ -84,7 +88,7 @@ async def test_a_certificate_that_the_clock_does_not_let_hold_is_a_matter_of_bot
 async def test_a_line_that_is_dead_without_a_word_is_noticed_within_90_s() -> None:
     async with door(datetime.now(UTC)) as there, there.site.channel() as channel:
         hub = Hub(channel)
-        watches = asyncio.create_task(hub.call(hub.stub.Watch, hub_pb2.WatchRequest, within=300))
+        watches = asyncio.create_task(hub.call(hub.stub.Watch, asked, within=300))
         await until_async(lambda: there.hub.watched)
         there.wire.hang()
         began = time.monotonic()
@@ -102,9 +106,7 @@ async def test_a_line_that_flaps_costs_less_than_a_megabyte_an_hour(monkeypatch:
     faster = [(f"grpc.{which}_reconnect_backoff_ms", ms // FAST) for which, ms in GRPC_WAITS.items()]
     async with door(datetime.now(UTC)) as there, there.site.channel(*faster) as channel:
         hub, wire, sent = Hub(channel), there.wire, [0]
-        calls = [
-            asyncio.create_task(hub.call(hub.stub.Watch, hub_pb2.WatchRequest, within=300)) for _ in range(3)
-        ]
+        calls = [asyncio.create_task(hub.call(hub.stub.Watch, asked, within=300)) for _ in range(3)]
         for _ in range(3):
             for _ in range(60):
                 wire.cut()
@@ -121,9 +123,7 @@ async def test_a_line_that_flaps_costs_less_than_a_megabyte_an_hour(monkeypatch:
 async def test_a_line_that_breaks_every_second_costs_less_than_a_megabyte_an_hour() -> None:
     async with door(datetime.now(UTC)) as there, there.site.channel() as channel:
         hub, wire = Hub(channel), there.wire
-        calls = [
-            asyncio.create_task(hub.call(hub.stub.Watch, hub_pb2.WatchRequest, within=300)) for _ in range(3)
-        ]
+        calls = [asyncio.create_task(hub.call(hub.stub.Watch, asked, within=300)) for _ in range(3)]
         before, began = 0, time.monotonic()
         while (passed := time.monotonic() - began) < 240:
             if passed < 120:
@@ -149,7 +149,7 @@ from penstock_edge_gateway.site.identity import SiteIdentity
 async def main():
     async with SiteIdentity.load(Path(sys.argv[1])).channel() as channel:
         hub = Hub(channel)
-        call = asyncio.create_task(hub.call(hub.stub.Watch, hub_pb2.WatchRequest, within=300))
+        call = asyncio.create_task(hub.call(hub.stub.Watch, asked, within=300))
         await until_async(lambda: "not called" not in hub.why, within=200)
         print(hub.why, flush=True)
         await call

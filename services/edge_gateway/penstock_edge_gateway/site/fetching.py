@@ -68,8 +68,10 @@ class PackageFetch:
     def _range(
         self, digest: str, part: hub_pb2.FetchPackageRequest.Part.ValueType, offset: int, length: int
     ) -> bytes:
-        request = hub_pb2.FetchPackageRequest(digest=digest, part=part, offset=offset, length=length)
-        call = self._hub.call(self._hub.stub.FetchPackage, lambda: request, within=WITHIN_S)
+        async def asked() -> hub_pb2.FetchPackageRequest:
+            return hub_pb2.FetchPackageRequest(digest=digest, part=part, offset=offset, length=length)
+
+        call = self._hub.call(self._hub.stub.FetchPackage, asked, within=WITHIN_S)
         data: bytes = asyncio.run_coroutine_threadsafe(call, self._loop).result().data
         if not 0 < len(data) <= length:
             raise Tampered(f"the hub gave {len(data)} bytes of {length}", where=digest)

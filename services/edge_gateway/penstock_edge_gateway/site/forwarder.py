@@ -97,7 +97,7 @@ class Forwarder:
         """Returns how far the hub has come, or why it refused the batch."""
         known = 0
 
-        def asked() -> hub_pb2.ForwardRequest:
+        async def asked() -> hub_pb2.ForwardRequest:
             nonlocal known
             known = self._lane.spool.reached
             return request

@@ -65,7 +65,7 @@ class Hub:
         again, it asks to count once more; raises Refused while the start that followed it calls.
         """
 
-        def greeting() -> hub_pb2.HelloRequest:
+        async def greeting() -> hub_pb2.HelloRequest:
             request = hub_pb2.HelloRequest(superseded=self.incarnation)
             request.clock.FromDatetime(clock())
             return request
@@ -81,7 +81,7 @@ class Hub:
     async def call(
         self,
         method: Method[Q, A],
-        request: Callable[[], Q],
+        request: Callable[[], Awaitable[Q]],
         *,
         within: float,
         waits: Callable[[str], None] = lambda why: None,
@@ -95,7 +95,7 @@ class Hub:
             await asyncio.sleep(self._next_try - _now())  # not at all where that has passed
             began = _now()
             try:
-                answer = await method(request(), timeout=within, compression=grpc.Compression.Gzip)
+                answer = await method(await request(), timeout=within, compression=grpc.Compression.Gzip)
             except grpc.aio.AioRpcError as error:
                 told = error_of_call(error)
                 if told.kind not in PASSES:

@@ -98,9 +98,9 @@ class Watch:
             pseudonym_keys=self._pseudonyms.fingerprints,
         )
 
-    def _request(self) -> hub_pb2.WatchRequest:
+    async def _request(self) -> hub_pb2.WatchRequest:
         request = self._known()
-        request.status.CopyFrom(self._reporting.tell())
+        request.status.CopyFrom(await asyncio.to_thread(self._reporting.tell))
         return request
 
     async def _take(self, answer: hub_pb2.WatchResponse) -> bool:
