@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -20,8 +22,10 @@ from penstock.client.cli import output
 from penstock.client.cli.main import app
 from penstock.client.cli.predictions import _probable, _warned
 from penstock.client.connection import Connection
+from penstock.client.sites import Sites
 from penstock.contracts.errors import DeadlineExceeded, Unavailable
 from penstock.contracts.load import read
+from penstock.edge_gateway.v1 import edge_gateway_pb2 as edge
 from penstock.trainer.v1 import trainer_pb2_grpc
 
 runner = CliRunner()
@@ -150,6 +154,54 @@ def test_the_most_probable_classes_come_first() -> None:
     said = _probable({f"class {n}": n / 28 for n in range(8)})
     assert said.startswith("class 7 0.2500, class 6 0.2143")
     assert said.endswith("3 others 0.1071")
+
+
+class _Topic:
+    """A topic of predictions, as `Events.read` gives it."""
+
+    def __init__(self, *values: bytes) -> None:
+        self._values = values
+
+    def read(self, _topic: str) -> Iterator[Any]:
+        return (SimpleNamespace(value=lambda value=value: value) for value in self._values)
+
+
+def _recorded(identity: str, **further: Any) -> bytes:
+    empty = dict.fromkeys(("traceparent", "inputs", "probabilities", "values", "undecoded", "digest"))
+    said = {"id": identity, "pipeline": "loans", "generation": 1, "milliseconds": 1.5, "protocol": "grpc"}
+    said |= {"status": "OK", "rows": 1, "decisions": ["yes"], "time": f"2026-11-30T12:00:0{identity}Z"}
+    return json.dumps(empty | said | further).encode()
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown"), [((), ["3", "2"]), (("--for-labelling",), ["2", "0"]), (("--limit", "1"), ["3"])]
+)
+def test_the_newest_predictions_are_listed_and_those_that_a_person_is_to_label(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], shown: list[str]
+) -> None:
+    topic = _Topic(
+        _recorded("3", for_labelling=False, confidence=[0.9]),
+        b"no record",
+        _recorded("0", for_labelling=True, confidence=[0.05, 0.5], site="branch-1"),
+        _recorded("2", for_labelling=True, confidence=[0.1]),
+        _recorded("1"),
+    )
+    monkeypatch.setattr("penstock.client.client.Events", lambda *_: topic)
+    done = runner.invoke(app, ["predictions", "loans", "--limit", "2", *flags, "--json"])
+    assert [one["id"] for one in json.loads(done.output)] == shown
+    done = runner.invoke(app, ["predictions", "loans", "--for-labelling"])
+    assert [line.split()[0] for line in done.output.splitlines()[-2:]] == ["2", "0"], done.output
+    assert {"branch-1", "0.05"} <= set(done.output.split())
+
+
+def test_all_sites_are_listed_however_many_answers_that_takes() -> None:
+    pages = {
+        "": edge.ListSitesResponse(sites=[edge.Site(name="a"), edge.Site(name="b")], next_page_token="b")
+    }
+    pages["b"] = edge.ListSitesResponse(sites=[edge.Site(name="c")])
+    sites = Sites(Connection("127.0.0.1:1"))
+    sites._stub = SimpleNamespace(ListSites=lambda request, timeout: pages[request.page_token])
+    assert [site.name for site in sites.list()] == ["a", "b", "c"]
 
 
 def test_a_model_that_is_not_there_is_said_before_anybody_is_asked(tmp_path: Path) -> None:

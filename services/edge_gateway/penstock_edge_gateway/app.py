@@ -56,7 +56,7 @@ async def run(settings: Settings) -> None:
         shelf = Shelf(service.artifacts, settings.data_dir / "packages", news.version)
         questions = Questions(service.channel("inference"), authority.secret, news.declared)
 
-        people = PeopleServicer(store, sites, news.changed, news.pseudonym)
+        people = PeopleServicer(store, sites, news.changed, news.pseudonym, news.held_back)
         service.serve(add_EdgeGatewayServiceServicer_to_server, people)
         service.serve(
             add_HubServiceServicer_to_server,

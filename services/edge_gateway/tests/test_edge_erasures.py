@@ -71,7 +71,7 @@ def test_a_person_is_erased_under_its_pseudonym_too_and_told_of_where_it_may_sta
     row = SiteRow(name="branch-1", state=ENROLLED, since=NOW, incarnation=1, erased=0)
     do(lambda effect: effect.session.add(row))
     store = Store.open(database, Tables.metadata)
-    people = PeopleServicer(store, None, lambda: None, lambda pipeline, entity: f"{pipeline}-{entity}")  # type: ignore[arg-type]
+    people = PeopleServicer(store, None, lambda: None, lambda pipeline, entity: f"{pipeline}-{entity}", list)  # type: ignore[arg-type]
     asked = people.EraseAtSites(EraseAtSitesRequest(pipeline="loans", entity="p3"), None)  # type: ignore[arg-type]
     answer = asyncio.run(asked)
     store.close()

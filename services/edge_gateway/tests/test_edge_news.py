@@ -19,12 +19,14 @@ from penstock.contracts.events import (
     encode,
 )
 from penstock.edge_gateway.v1.hub_pb2 import Erasure, FetchPackageRequest, WatchRequest, WatchResponse
+from penstock.edge_gateway.v1.site_pb2 import SiteStatus
 from penstock.packages import trust_updates
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.router import Router
 from penstock.testing import lending, packages
+from penstock_edge_gateway.features import PSEUDONYMIZE
 from penstock_edge_gateway.hub import news as told
 from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
@@ -95,7 +97,7 @@ async def test_a_site_gets_the_key_of_pseudonyms_until_it_has_that_one(
     assert not (await newer(news, numbers={"cards": 1})).ByteSize()
     assert (news.pseudonym("cards", "p3"), news.pseudonym("loans", "p3")) == (None, None)
     await tell(news.applied.router, packages.applied(keys, number=2, spec=file))
-    known = {"numbers": {"loans": 2, "cards": 1}}
+    known = {"numbers": {"loans": 2, "cards": 1}, "status": SiteStatus(features=[PSEUDONYMIZE])}
     told = (await newer(news, **known)).pseudonym_keys
     assert (list(told), len(told["loans"])) == (["loans"], 32)
     assert told["loans"] == PseudonymKeys(tmp_path).key("loans") != PseudonymKeys(tmp_path).key("cards")
@@ -106,10 +108,31 @@ async def test_a_site_gets_the_key_of_pseudonyms_until_it_has_that_one(
     (secret,) = tmp_path.glob("pseudonyms*")
     assert secret.stat().st_mode & 0o777 == 0o600
     secret.write_text("{}")
-    told_without = await newer(news, numbers={"loans": 1, "cards": 1})
+    told_without = await newer(news, numbers={"loans": 1, "cards": 1}, status=known["status"])
     assert (len(told_without.pipelines), dict(told_without.pseudonym_keys)) == (1, {})
     with pytest.raises(Tampered, match="secret of all pseudonyms"):
         news.pseudonym("loans", "p3")
+
+
+async def test_a_site_one_release_behind_is_told_no_file_that_it_could_not_carry_out(
+    news: News, keys: Keys
+) -> None:
+    """It would pass over `edge.pseudonymize`, and forward the values themselves."""
+    pseudonymous = lending.spec(edge={"may_leave": ["income", "defaulted"], "pseudonymize": ["sex"]})
+    for name, number, spec in (
+        ("cards", 1, lending.spec(pipeline="cards")),
+        ("loans", 1, lending.spec()),
+        ("loans", 2, pseudonymous),
+    ):
+        await tell(news.applied.router, packages.applied(keys, number=number, spec=spec))
+        assert spec["pipeline"] == name
+    behind, upgraded = SiteStatus(), SiteStatus(features=[PSEUDONYMIZE, "edge.of_the_next_release"])
+    (file,) = (await newer(news, numbers={"loans": 1}, status=behind)).pipelines
+    assert decode(PipelineApplied.ce_type(), file).pipeline == "cards"  # type: ignore[attr-defined]
+    assert not (await newer(news, numbers={"loans": 1, "cards": 1}, status=behind)).ByteSize()
+    assert (news.held_back(behind.features), news.held_back(upgraded.features)) == (["loans"], [])
+    told = await newer(news, numbers={"loans": 1, "cards": 1}, status=upgraded)
+    assert (len(told.pipelines), list(told.pseudonym_keys)) == (1, ["loans"])
 
 
 async def test_one_who_waits_is_told_at_once(news: News, keys: Keys) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from penstock.contracts.errors import NotFound, Refused
-from penstock.edge_gateway.v1.edge_gateway_pb2 import EnrollSiteRequest, GetSiteRequest, ListSitesRequest
-from penstock.runtime.store import Store, assert_migrations_match
+from penstock.edge_gateway.v1.edge_gateway_pb2 import (
+    EnrollSiteRequest,
+    GetSiteRequest,
+    ListSitesRequest,
+    ListSitesResponse,
+)
+from penstock.edge_gateway.v1.site_pb2 import SiteLane, SiteStatus
+from penstock.runtime.store import Effect, Store, assert_migrations_match
 from penstock_edge_gateway.hub.authority import Authority
 from penstock_edge_gateway.hub.people_servicer import PeopleServicer
 from penstock_edge_gateway.hub.sites import Sites
-from penstock_edge_gateway.hub.store import Tables
+from penstock_edge_gateway.hub.store import SiteRow, Tables
 from penstock_edge_gateway.token import Token
 
 NOW = datetime(2026, 11, 30, 6, tzinfo=UTC)
@@ -26,12 +33,21 @@ def test_the_migrated_database_is_what_the_tables_say(database: str) -> None:
     store.close()
 
 
+def servicer(store: Store, sites: Sites) -> PeopleServicer:
+    """A hub whose only file asks for one feature, and that makes no pseudonyms."""
+
+    def held_back(features: Iterable[str]) -> list[str]:
+        return [] if "edge.pseudonymize" in features else ["loans"]
+
+    return PeopleServicer(store, sites, lambda: None, lambda pipeline, entity: None, held_back)
+
+
 async def test_sites_are_listed_by_name_and_one_that_is_none_is_not_found(
     database: str, tmp_path: Path
 ) -> None:
     store = Store.open(database, Tables.metadata, migrations=MIGRATIONS)
     sites = Sites(Authority.open(tmp_path, NOW), "hub:9443", lambda: NOW)
-    people = PeopleServicer(store, sites, lambda: None, lambda pipeline, entity: None)
+    people = servicer(store, sites)
 
     for name in ("plant-2", "branch-1"):
         made = await people.EnrollSite(EnrollSiteRequest(site=name), None)  # type: ignore[arg-type]
@@ -53,4 +69,29 @@ async def test_sites_are_listed_by_name_and_one_that_is_none_is_not_found(
     ]
     with pytest.raises(NotFound, match="there is no site 'branch-9'"):
         await people.GetSite(GetSiteRequest(site="branch-9"), None)  # type: ignore[arg-type]
+    store.close()
+
+
+async def test_a_thousand_sites_are_listed_in_answers_that_every_client_takes(
+    database: str, tmp_path: Path
+) -> None:
+    store = Store.open(database, Tables.metadata, migrations=MIGRATIONS)
+    people = servicer(store, Sites(Authority.open(tmp_path, NOW), "hub:9443", lambda: NOW))
+    lanes = [SiteLane(lane="events", records=number) for number in range(500)]
+    status = SiteStatus(lanes=lanes, features=["edge.pseudonymize"]).SerializeToString()
+    names = [f"branch-{number:04}" for number in range(1000)]
+
+    def fill(effect: Effect) -> None:
+        for number, name in enumerate(names):
+            said = (None, b"", status)[number % 3]
+            effect.session.add(SiteRow(name=name, state="enrolled", since=NOW, status=said))
+
+    await store.write(fill)
+    pages, token = [ListSitesResponse()], ""
+    while not pages[-1].sites or (token := pages[-1].next_page_token):
+        pages.append(await people.ListSites(ListSitesRequest(page_token=token), None))  # type: ignore[arg-type]
+    listed = [site for page in pages for site in page.sites]
+    assert [site.name for site in listed] == names
+    assert max(page.ByteSize() for page in pages) < 2 << 20
+    assert (len(listed[2].status.lanes), list(listed[2].held_back)) == (500, [])
     store.close()

@@ -341,6 +341,7 @@ async def test_a_key_that_was_revoked_takes_back_what_it_signed(site: Site) -> N
         refused = serving.kept[NAME].refused
         await until_async(lambda: site.hub.statuses[-1].pipelines)
         serves = site.hub.statuses[-1].pipelines[0]
+        assert site.hub.statuses[-1].features == ["edge.pseudonymize"]
         assert refused
         assert "is not in the trust store" in refused.reason
         assert (serves.pipeline, serves.generation) == (NAME, 1)

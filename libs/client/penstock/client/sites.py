@@ -32,7 +32,14 @@ class Sites:
 
     def list(self) -> Sequence[edge.Site]:
         """Lists all sites by name, revoked ones too."""
-        return self._connection.call(self._stub.ListSites, edge.ListSitesRequest()).sites
+        found: list[edge.Site] = []
+        page = edge.ListSitesResponse()
+        while True:
+            request = edge.ListSitesRequest(page_token=page.next_page_token)
+            page = self._connection.call(self._stub.ListSites, request)
+            found += page.sites
+            if not page.next_page_token:
+                return found
 
     def get(self, site: str) -> edge.Site:
         """Raises NotFound."""

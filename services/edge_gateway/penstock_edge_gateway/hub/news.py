@@ -20,6 +20,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime.pipelines import AppliedPipelines
 from penstock.runtime.restore import Restored
 from penstock.runtime.router import Router
+from penstock_edge_gateway.features import PSEUDONYMIZE, needed
 from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.pseudonyms import fingerprint
 
@@ -132,6 +133,8 @@ class News(Restored):
         return news
 
     async def _pseudonym_keys(self, known: WatchRequest) -> dict[str, bytes]:
+        if PSEUDONYMIZE not in known.status.features:
+            return {}
         names = [one.pipeline.pipeline for one in self.applied.all if one.pipeline.edge.pseudonymize]
         try:
             keys = [(name, await asyncio.to_thread(self._pseudonyms.key, name)) for name in names]
@@ -140,14 +143,20 @@ class News(Restored):
             return {}
         return {name: key for name, key in keys if known.pseudonym_keys.get(name) != fingerprint(key)}
 
+    def held_back(self, features: Iterable[str]) -> list[str]:
+        """Lists the pipelines whose file a site that has these features could not carry out."""
+        known = frozenset(features)
+        return sorted(one.pipeline.pipeline for one in self.applied.all if needed(one.pipeline) - known)
+
     def _unknown(
         self, known: WatchRequest, news: WatchResponse
     ) -> Iterator[tuple[MutableSequence[bytes], bytes]]:
-        """Each event that the site does not know, and its place in the answer."""
+        """Each event that the site does not know and can follow, and its place in the answer."""
+        held_back = self.held_back(known.status.features)
         for name, stated in self.applied.statements.items():
             number = known.numbers.get(name, 0)
             if isinstance(stated, PipelineApplied):
-                if stated.number > number:
+                if stated.number > number and name not in held_back:
                     yield news.pipelines, encode(stated)
             elif 0 < number <= stated.number:
                 yield news.deleted, encode(stated)

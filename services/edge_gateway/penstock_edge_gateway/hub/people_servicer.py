@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from sqlalchemy.orm import Session
 
 from penstock.edge_gateway.v1 import edge_gateway_pb2 as pb
 from penstock.edge_gateway.v1 import edge_gateway_pb2_grpc as pb_grpc
@@ -21,6 +22,9 @@ from penstock_edge_gateway.hub.sites import VALID_S, Sites
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+PAGE_SITES: Final = 500  # in an answer
+PAGE_BYTES: Final = 1 << 20  # in an answer, but for a single site's: gRPC's clients take 4 MiB by themselves
+
 
 class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
     def __init__(
@@ -29,14 +33,17 @@ class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
         sites: Sites,
         asked: Callable[[], None],
         pseudonym: Callable[[str, str], str | None],
+        held_back: Callable[[Iterable[str]], Sequence[str]],
     ) -> None:
         """`asked` is called when sites have something more to erase; `pseudonym` finds that of a
-        pipeline's entity, None where there is none.
+        pipeline's entity, None where there is none; `held_back` lists the pipelines whose file a site
+        with these features is not told.
         """
         self._store = store
         self._sites = sites
         self._asked = asked
         self._pseudonym = pseudonym
+        self._held_back = held_back
 
     async def EnrollSite(self, request: pb.EnrollSiteRequest, context: Context) -> pb.EnrollSiteResponse:
         valid_s = request.valid_seconds or VALID_S
@@ -52,15 +59,13 @@ class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
         )
 
     async def ListSites(self, request: pb.ListSitesRequest, context: Context) -> pb.ListSitesResponse:
-        return await self._store.read(
-            lambda session: pb.ListSitesResponse(sites=[_site(row) for row in rows.sites(session)])
-        )
+        return await self._store.read(lambda session: self._page(session, request.page_token))
 
     async def GetSite(self, request: pb.GetSiteRequest, context: Context) -> pb.Site:
-        return await self._store.read(lambda session: _site(sites.known(session, request.site)))
+        return await self._store.read(lambda session: self._site(sites.known(session, request.site)))
 
     async def RevokeSite(self, request: pb.RevokeSiteRequest, context: Context) -> pb.Site:
-        return await self._store.write(lambda effect: _site(self._sites.revoke(request.site, effect)))
+        return await self._store.write(lambda effect: self._site(self._sites.revoke(request.site, effect)))
 
     async def EraseAtSites(
         self, request: pb.EraseAtSitesRequest, context: Context
@@ -72,22 +77,36 @@ class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
         self._asked()
         return pb.EraseAtSitesResponse(serial=serial, sites=names, pseudonym=pseudonym or "")
 
+    def _page(self, session: Session, after: str) -> pb.ListSitesResponse:
+        page, size = pb.ListSitesResponse(), 0
+        found = rows.sites(session, after, PAGE_SITES + 1)
+        for row in found[:PAGE_SITES]:
+            site = self._site(row)
+            size += site.ByteSize()
+            if page.sites and size > PAGE_BYTES:
+                break
+            page.sites.append(site)
+        if len(page.sites) < len(found):
+            page.next_page_token = page.sites[-1].name
+        return page
+
+    def _site(self, row: rows.SiteRow) -> pb.Site:
+        status = status_of(row) if row.status else None
+        return pb.Site(
+            name=row.name,
+            state=row.state,
+            since=timestamp(row.since),
+            key=row.key or "",
+            incarnation=row.incarnation,
+            erased=row.erased,
+            last_contact=timestamp(row.last_contact),
+            status=status,
+            clock_ahead=None if row.clock_ahead_s is None else _duration(row.clock_ahead_s),
+            held_back=self._held_back(status.features) if status else (),
+        )
+
 
 def _duration(seconds: float) -> Duration:
     duration = Duration()
     duration.FromTimedelta(timedelta(seconds=seconds))
     return duration
-
-
-def _site(row: rows.SiteRow) -> pb.Site:
-    return pb.Site(
-        name=row.name,
-        state=row.state,
-        since=timestamp(row.since),
-        key=row.key or "",
-        incarnation=row.incarnation,
-        erased=row.erased,
-        last_contact=timestamp(row.last_contact),
-        status=status_of(row) if row.status else None,
-        clock_ahead=None if row.clock_ahead_s is None else _duration(row.clock_ahead_s),
-    )

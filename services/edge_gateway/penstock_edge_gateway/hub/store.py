@@ -56,6 +56,7 @@ class ErasureRow(Tables):
     entity: Mapped[str] = mapped_column(Text)
 
 
-def sites(session: Session) -> list[SiteRow]:
-    """Lists all, by name."""
-    return list(session.scalars(select(SiteRow).order_by(SiteRow.name)))
+def sites(session: Session, after: str = "", most: int | None = None) -> list[SiteRow]:
+    """Lists those behind the name `after`, by name; all, or the first so many."""
+    found = select(SiteRow).where(SiteRow.name > after).order_by(SiteRow.name).limit(most)
+    return list(session.scalars(found))

@@ -12,6 +12,7 @@ from typing import Final
 
 from penstock.contracts.errors import NotFound, Tampered
 from penstock.edge_gateway.v1 import site_pb2
+from penstock_edge_gateway.features import FEATURES
 from penstock_edge_gateway.site.fallback import Fallback
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.lane import Lane
@@ -72,6 +73,7 @@ class Reporting:
             pipelines=self._pipelines(),
             lanes=map(lane_status, self._lanes),
             rejects=self._rejects.told(),
+            features=sorted(FEATURES),
             hub_trouble=self._hub.why or next((why for one in self._lanes if (why := one.refused)), ""),
         )
         with suppress(NotFound, Tampered):

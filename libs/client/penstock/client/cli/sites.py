@@ -97,6 +97,11 @@ def _lines(site: edge.Site) -> list[RenderableType]:
         f"{site.name}: {site.state} since {when(site.since)} UTC{key}",
         f"start {site.incarnation}, last contact {when(site.last_contact)}{_clock(site)}",
     ]
+    if site.held_back:
+        said.append(
+            f"not told the newest file of {', '.join(site.held_back)}: its release cannot carry that out;"
+            " upgrade the site"
+        )
     if site.status.pipelines:
         said.append(_pipelines(site.status))
     if site.status.lanes:

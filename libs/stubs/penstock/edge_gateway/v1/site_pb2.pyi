@@ -166,6 +166,7 @@ class SiteStatus(_message.Message):
     HUB_HEARD_FIELD_NUMBER: _builtins.int
     HUB_TROUBLE_FIELD_NUMBER: _builtins.int
     REJECTS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     incarnation: _builtins.int
     trust_serial: _builtins.int
@@ -188,6 +189,12 @@ class SiteStatus(_message.Message):
     def rejects(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiteRejects]:
         """Since the site's start."""
 
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parts of a pipeline's file that this release carries out and an older one would pass over, by
+        their place in it: `edge.pseudonymize`.
+        """
+
     def __init__(
         self,
         *,
@@ -200,10 +207,11 @@ class SiteStatus(_message.Message):
         hub_heard: _timestamp_pb2.Timestamp | None = ...,
         hub_trouble: _builtins.str = ...,
         rejects: _abc.Iterable[Global___SiteRejects] | None = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "hub_heard", b"hub_heard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "hub_heard", b"hub_heard", "hub_trouble", b"hub_trouble", "incarnation", b"incarnation", "lanes", b"lanes", "pipelines", b"pipelines", "rejects", b"rejects", "site", b"site", "trust_serial", b"trust_serial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "features", b"features", "hub_heard", b"hub_heard", "hub_trouble", b"hub_trouble", "incarnation", b"incarnation", "lanes", b"lanes", "pipelines", b"pipelines", "rejects", b"rejects", "site", b"site", "trust_serial", b"trust_serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
