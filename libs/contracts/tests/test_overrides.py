@@ -141,10 +141,12 @@ def test_default_features_are_not_replaced_by_one(loans: Spec) -> None:
         overridden(loans, {"features.income.clip": [0, 1]})
 
 
-@pytest.mark.parametrize("training", [None, {"seed": 5, "workers": 4, "accelerator": "gpu"}])
+@pytest.mark.parametrize(
+    "training", [None, {"seed": 5, "workers": 4, "accelerator": "gpu", "precision": "bf16"}]
+)
 def test_trials_take_one_worker_and_a_cpu(loans: Spec, training: Spec | None) -> None:
     """A family that cannot have more is among them, and its rules hold."""
     spec = {**loans, "training": training} if training else loans
     trial = overridden(for_trials(spec), {"model.type": "boosted_trees"}).training
-    assert (trial.workers, trial.accelerator) == (1, "cpu")
+    assert (trial.workers, trial.accelerator, trial.precision) == (1, "cpu", "fp32")
     assert trial.seed == (5 if training else 7)

@@ -188,6 +188,30 @@ def test_a_worker_without_a_validation_row_has_no_answers(kind: str) -> None:
     assert given.network.predict(given.validation.features.between(3, 3)).shape == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "objective"),
+    [*((kind, "plain") for kind in NETWORKS), *(("mlp", objective) for objective in OBJECTIVES)],
+)
+def test_batches_add_up_to_a_large_one(kind: str, objective: str) -> None:
+    """Dropout included, and a step whose last batch is shorter."""
+    columns, goal = OBJECTIVES[objective]
+    plan = PLANS.get(kind, PLAN)
+    parts = plan.model_copy(update={"batch_size": 5, "gradient_accumulation": 4})
+    large = plan.model_copy(update={"batch_size": 20})
+    several, one = (alone(fitting(kind, *columns, plan=each, **goal)) for each in (parts, large))
+    alike(several, one)
+
+
+def test_workers_add_up_batches(tmp_path: Path) -> None:
+    """Of 12 rows a step, in batches of 4, one worker has two and the other two: with 193 rows the last
+    step has one row.
+    """
+    columns, goal = OBJECTIVES["both"]
+    plan = PLAN.model_copy(update={"batch_size": 4, "gradient_accumulation": 3})
+    given = [fitting("mlp", *columns, plan=plan, **goal) for _ in range(2)]
+    alike(together(given[0], 2, tmp_path), alone(given[1]))
+
+
 def test_a_text_is_read_by_workers_as_by_one(tmp_path: Path) -> None:
     alike(together(of_texts(), 2, tmp_path), alone(of_texts()))
 

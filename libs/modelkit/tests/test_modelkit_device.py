@@ -4,8 +4,10 @@ nothing of a step is left behind on the CPU.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from penstock.contracts.errors import Invalid
-from penstock.contracts.pipeline import Adamw, FtTransformer, Mlp, TabM, TextCnn, WideDeep
+from penstock.contracts.pipeline import Adamw, FtTransformer, Mlp, TabM, TextCnn, Trainer, Training, WideDeep
 from penstock.modelkit import device, objective
 from penstock.modelkit import network as tables
-from penstock.modelkit.device import CPU, GPU, chosen
+from penstock.modelkit.build import build
+from penstock.modelkit.device import CPU, Device, chosen
 from penstock.modelkit.families.autoencoder import Mirror, Reconstruction
 from penstock.modelkit.families.ft_transformer import Transformer
 from penstock.modelkit.families.mlp import network as layers
@@ -31,6 +34,7 @@ from penstock.modelkit.preprocessing import Category, TextSequence
 from penstock.modelkit.sequences import Reading
 from penstock.modelkit.texts import Reading as TextNetwork
 from penstock.modelkit.texts import text_parts
+from penstock.modelkit.training import seed_everything, train, weights_digest
 
 CARD = torch.device("cuda", 0)
 SHAPE = Shape((Category("c", ("a", "b"), (3, 40, 37, 0), 2), Category("d", ("x",), (9, 1), 2)), 6, 1, 4)
@@ -82,13 +86,17 @@ def split(kind: str, count: int = 20) -> Split:
 
 def test_a_processor_is_chosen_by_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert (chosen("cpu"), chosen("auto")) == (CPU, CPU)
+    assert (chosen(Training(accelerator="cpu")), chosen(Training())) == (CPU, CPU)
+    assert chosen(Training(compile="cudagraphs", precision="bf16")) == Device(precision="bf16")
     with pytest.raises(Invalid, match="the trainer has no GPU") as refused:
-        chosen("gpu")
+        chosen(Training(accelerator="gpu"))
     assert refused.value.where == "training.accelerator"
     assert "Write `auto` or `cpu`, or give it one" in str(refused.value.remedy)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert (chosen("cpu"), chosen("auto"), chosen("gpu")) == (CPU, GPU, GPU)
+    said: list[Any] = ["cpu", "auto", "gpu"]
+    assert [chosen(Training(accelerator=each)).kind for each in said] == ["cpu", "cuda", "cuda"]
+    asked = Training(precision="bf16", compile="cudagraphs", deterministic=True)
+    assert chosen(asked) == Device("cuda", "bf16", "cudagraphs", deterministic=True)
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -126,3 +134,54 @@ def test_a_set_stays_on_a_gpu_that_has_room_for_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda place: (1000, 2000))
     assert [device.has_room(CARD, size) for size in (500, 501)] == [True, False]
     assert device.has_room(torch.device("cpu"), 1 << 60)
+
+
+def trained(kind: str, device: Device) -> tuple[Trainable, list[float]]:
+    seed_everything(7)
+    network = NETWORKS[kind]()
+    goal = Reconstruction("regression") if kind == "autoencoder" else Objective("binary")
+    plan = Trainer(epochs=3, batch_size=16, early_stopping=None)
+    history = train(network, goal, split(kind, 200), split(kind, 80), plan, seed=7, device=device)
+    return network, [epoch.validation_loss for epoch in history]
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_half_the_bits_lead_almost_as_far(kind: str) -> None:
+    """And leave weights in full precision, other than those of it."""
+    (half, found), (whole, expected) = (trained(kind, device) for device in (Device(precision="bf16"), CPU))
+    assert found == pytest.approx(expected, abs=0.02)
+    assert {weight.dtype for weight in half.parameters()} == {torch.float32}
+    assert weights_digest(half) != weights_digest(whole)
+
+
+def test_the_graph_is_the_network_that_half_the_bits_made(world: Any) -> None:
+    random = np.random.default_rng(3)
+    income = random.normal(size=300)
+    labels = [bool(value) for value in income + random.normal(0, 0.5, 300) > 0]
+    parts = [world.part(name, {"income": income}, labels) for name in ("train", "validation")]
+    pipeline = world.pipeline({"income": "number"}, trainer={"epochs": 3}, model={"type": "mlp"})
+    built = build(pipeline, *parts, loop=partial(train, device=Device(precision="bf16")))
+    assert built.parity < 1e-6
+    assert built.metrics["auroc"] > 0.8
+
+
+def test_a_compiled_step_is_the_same() -> None:
+    """By the backend that changes nothing but who calls."""
+    compiled: Any = "eager"
+    (network, losses), (other, expected) = (
+        trained("mlp", device) for device in (Device(compile=compiled), CPU)
+    )
+    assert weights_digest(network) == weights_digest(other)
+    assert losses == expected
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_gpu_is_deterministic_while_it_is_asked_to_be(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with Device("cuda", deterministic=asked).ready(rank=1) as place:
+        assert torch.are_deterministic_algorithms_enabled() == asked
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == asked
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert taken == [place] == [torch.device("cuda", 1)]

@@ -20,6 +20,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.pipeline.variants import Path, Place, Section, choice, locate, section_at
 
 SECTIONS = ("model", "trainer", "decision")  # whole
+OF_NETWORKS = ("workers", "precision", "compile", "deterministic")
 SEED = "training.seed"  # of weights and order; the split keeps the applied seed
 
 
@@ -47,11 +48,11 @@ def overridden(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]
 
 def for_trials(spec: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """The file as a study's trials take it, and the run with its choice: trees among them take one
-    worker alone and a CPU, and the run must have the trial's weights, bit for bit.
+    worker alone and a CPU in full precision, and the run must have the trial's weights, bit for bit.
     """
     given = spec.get("training")
     training = {} if not isinstance(given, dict) else given
-    kept = {key: value for key, value in training.items() if key != "workers"}
+    kept = {key: value for key, value in training.items() if key not in OF_NETWORKS}
     return {**spec, "training": {**kept, "accelerator": "cpu"}}
 
 

@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from penstock.contracts.errors import Invalid
-from penstock.contracts.pipeline import Accelerator
+from penstock.contracts.pipeline import Compile, Precision, Training
 
 RESIDENT = 0.5  # share of a GPU's free memory that a training set may take; the rest is for the steps
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A kind of processor, as torch names it."""
+    """A kind of processor, as torch names it, and how it computes."""
 
     kind: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = "fp32"
+    compile: Compile = "none"
+    deterministic: bool = False
+
+    @contextmanager
+    def ready(self, rank: int = 0) -> Iterator[torch.device]:
+        """Makes the processor of a machine's worker of that rank this process's own."""
+        place = self.place(rank)
+        if self.kind == "cpu":
+            yield place
+            return
+        torch.cuda.set_device(place)
+        if self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
+        torch.use_deterministic_algorithms(self.deterministic)
+        try:
+            yield place
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+    def forward(self, network: nn.Module) -> Callable[..., Tensor]:
+        """The network's pass in a training step: float32 out, whatever its products are in."""
+        if self.precision == "fp32" and self.compile == "none":
+            return network
+        passed = network if self.compile == "none" else torch.compile(network, backend=self.compile)
+
+        def mixed(*batch: Tensor) -> Tensor:
+            with torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16"):
+                found: Tensor = passed(*batch)
+            return found.float()
+
+        return mixed
 
     def place(self, rank: int = 0) -> torch.device:
         """The processor of a machine's worker of that rank."""
@@ -31,17 +65,17 @@ class Device:
         return "nccl" if self.kind == "cuda" else "gloo"
 
 
-CPU, GPU = Device(), Device("cuda")
+CPU = Device()
 
 
-def chosen(accelerator: Accelerator) -> Device:
+def chosen(training: Training) -> Device:
     """The processor that `training.accelerator` asks for. Raises Invalid where there is none."""
-    if accelerator == "cpu":
-        return CPU
-    if torch.cuda.is_available():
-        return GPU
-    if accelerator == "auto":
-        return CPU
+    accelerator = training.accelerator
+    how = Device(precision=training.precision, compile=training.compile, deterministic=training.deterministic)
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return replace(how, kind="cuda")
+    if accelerator != "gpu":
+        return replace(how, compile="none") if how.compile == "cudagraphs" else how
     raise Invalid(
         "the trainer has no GPU",
         where="training.accelerator",
@@ -74,11 +108,13 @@ def handed(values: Tensor, place: torch.device | None) -> Tensor:
 
 
 def random_state(place: torch.device) -> dict[str, Tensor]:
-    """State of the processor's own generator, where it has one: dropout on a GPU draws from that."""
-    return {"device_random": torch.cuda.get_rng_state(place)} if place.type == "cuda" else {}
+    """States of the generators that dropout there draws from: the CPU's, and a GPU's own."""
+    own = {"device_random": torch.cuda.get_rng_state(place)} if place.type == "cuda" else {}
+    return {"random": torch.get_rng_state(), **own}
 
 
 def restore_random_state(place: torch.device, state: Mapping[str, Tensor]) -> None:
-    """Takes up what `random_state` gave, if that was on such a processor."""
+    """Takes up what `random_state` gave, that of a GPU where both are one."""
+    torch.set_rng_state(state["random"].cpu())
     if place.type == "cuda" and "device_random" in state:
         torch.cuda.set_rng_state(state["device_random"].cpu(), place)

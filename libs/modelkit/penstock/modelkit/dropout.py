@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class Share(NamedTuple):
-    """Rows of a batch that one worker computes: those from `first` on, of `of`."""
+    """Rows of a batch that are computed together: those from `first` on, of `of`."""
 
     first: int
     of: int
 
 
 class Dropout(nn.Dropout):
-    """torch's, from whose generator a worker with a `share` draws as one with all rows does."""
+    """torch's, from whose generator a `share` draws as all rows together do."""
 
     share: Share | None = None
 
@@ -25,4 +25,4 @@ class Dropout(nn.Dropout):
             return super().forward(value)
         drawn = value.new_empty(self.share.of, *value.shape[1:]).bernoulli_(1 - self.p)
         mine = drawn[self.share.first : self.share.first + len(value)]
-        return value * mine.div_(1 - self.p)
+        return value * mine.div(1 - self.p)  # a tensor of its own: the whole batch's is let go

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from penstock.modelkit.device import CPU, Device
 from penstock.modelkit.network import Tensors, Trainable
 from penstock.modelkit.objective import Objective, Split
 
@@ -50,8 +51,11 @@ class Gradients(Protocol):
 class Alone:
     leads, workers = True, 1
 
-    def __init__(self, network: Trainable, objective: Objective, training: Split) -> None:
+    def __init__(
+        self, network: Trainable, objective: Objective, training: Split, device: Device = CPU
+    ) -> None:
         self._network, self._objective, self._training = network, objective, training
+        self._forward = device.forward(network)
         self.waits = Waits()
 
     def of(self, rows: Tensor) -> Tensor:
@@ -61,7 +65,7 @@ class Alone:
         batch = training.features.batch(rows)
         labels, groups, weights = training.known(rows.repeat_interleave(network.members))
         self.waits.data += time.perf_counter() - began
-        loss = self._objective.loss(network(*batch), labels, groups, weights)
+        loss = self._objective.loss(self._forward(*batch), labels, groups, weights)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

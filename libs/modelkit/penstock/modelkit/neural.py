@@ -114,6 +114,8 @@ class Neural(Generic[SpecT]):
             f"Trained {len(history)} of at most {plan.epochs} epochs with {plan.optimizer.type}, learning"
             f" rate {plan.optimizer.learning_rate:g}, batches of {plan.batch_size}"
         )
+        if plan.gradient_accumulation > 1:
+            told += f", {plan.gradient_accumulation} of them a step"
         limits = self.limits
         pictures: tuple[Picture, ...] = ()
         if isinstance(network, Reading):

@@ -8,9 +8,8 @@ import time
 
 import torch
 
-from penstock.modelkit.data_parallel import DataParallel, ProcessGroup
+from penstock.modelkit.data_parallel import ProcessGroup, gradients_of
 from penstock.modelkit.fitting import Fitting
-from penstock.modelkit.gradients import Alone
 from penstock.modelkit.optimizers import optimizer_of
 
 WARM_UP = 3  # steps that fill caches
@@ -21,17 +20,18 @@ def step_seconds(fitting: Fitting, steps: int, group: ProcessGroup | None = None
     `group`; the training that follows is untouched.
     """
     torch.set_num_threads(1)
-    place = fitting.device.place(0 if group is None else group.rank)
-    network, plan = copy.deepcopy(fitting.network).to(place), fitting.plan
+    device, plan = fitting.device, fitting.plan
+    place = device.place(0 if group is None else group.rank)
+    network = copy.deepcopy(fitting.network).to(place)
     given = network, fitting.objective.at(place), fitting.training.at(place)
-    gradients = Alone(*given) if group is None else DataParallel(*given, group)
+    gradients = gradients_of(*given, plan, group, device)
     optimizer = optimizer_of(network.parameters(), plan.optimizer)
     order = torch.Generator().manual_seed(fitting.seed)
     network.train()
     took = []
     with torch.random.fork_rng(devices=[]):
         for _ in range(WARM_UP + steps):
-            rows = torch.randint(len(fitting.training.labels), (plan.batch_size,), generator=order)
+            rows = torch.randint(len(fitting.training.labels), (plan.step_rows,), generator=order)
             began = time.perf_counter()
             gradients.of(rows).item()  # waits for a GPU
             optimizer.step(0.0)

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.pipeline import Trainer
-from penstock.modelkit.data_parallel import DataParallel, ProcessGroup
+from penstock.modelkit.data_parallel import ProcessGroup, gradients_of
 from penstock.modelkit.device import CPU, Device, random_state, restore_random_state
 from penstock.modelkit.family import Epoch, kept, write_whole
-from penstock.modelkit.gradients import Alone, Gradients, Waits
+from penstock.modelkit.gradients import Gradients, Waits
 from penstock.modelkit.network import Trainable
 from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.optimizers import optimizer_of
@@ -82,25 +82,24 @@ def train(
     `device`: the kind of processor to train on; the network is back on the CPU afterwards.
     """
     identity = _identity(network, training, validation, plan, seed)
-    place = device.place(0 if group is None else group.rank)
-    network.to(place)
-    objective, training, validation = objective.at(place), training.at(place), validation.at(place)
-    alone = Alone(network, objective, training)
-    gradients = alone if group is None else DataParallel(network, objective, training, group)
-    loop = _Loop(network, objective, training, validation, plan, seed, gradients, identity)
-    if checkpoint is not None and checkpoint.exists():
-        loop.restore(checkpoint)
-        for epoch in loop.history if gradients.leads else ():
-            on_epoch(epoch)
-    while not loop.ended():
-        loop.epoch()
-        if gradients.leads:
-            if checkpoint is not None:
-                loop.save(checkpoint)
-            on_epoch(loop.history[-1])
-    if loop.best is not None:
-        network.load_state_dict(loop.best)
-    network.to("cpu")
+    with device.ready(0 if group is None else group.rank) as place:
+        network.to(place)
+        objective, training, validation = objective.at(place), training.at(place), validation.at(place)
+        gradients = gradients_of(network, objective, training, plan, group, device)
+        loop = _Loop(network, objective, training, validation, plan, seed, gradients, identity)
+        if checkpoint is not None and checkpoint.exists():
+            loop.restore(checkpoint)
+            for epoch in loop.history if gradients.leads else ():
+                on_epoch(epoch)
+        while not loop.ended():
+            loop.epoch()
+            if gradients.leads:
+                if checkpoint is not None:
+                    loop.save(checkpoint)
+                on_epoch(loop.history[-1])
+        if loop.best is not None:
+            network.load_state_dict(loop.best)
+        network.to("cpu")
     return tuple(loop.history)
 
 
@@ -167,7 +166,7 @@ class _Loop:
                 took_s=time.perf_counter() - began,
                 data_s=self._gradients.waits.data,
                 communication_s=self._gradients.waits.communication,
-                step_s=passed / math.ceil(len(self._training.labels) / self._plan.batch_size),
+                step_s=passed / math.ceil(len(self._training.labels) / self._plan.step_rows),
                 workers=self._gradients.workers,
             )
         )
@@ -179,7 +178,7 @@ class _Loop:
         plan, optimizer = self._plan, self._optimizer
         count = len(self._training.labels)
         order = torch.randperm(count, generator=self._order).to(self._training.features.dense.device)
-        shuffled = torch.split(order, plan.batch_size)
+        shuffled = torch.split(order, plan.step_rows)
         rate = 0.0
         found: list[Tensor] = []
         losses = [epoch.validation_loss for epoch in self.history]
@@ -204,7 +203,6 @@ class _Loop:
             "network": self._network.state_dict(),
             "optimizer": self._optimizer.state(),
             "order": self._order.get_state(),
-            "random": torch.get_rng_state(),
             **random_state(self._place),
             "history": [asdict(epoch) for epoch in self.history],
             "best": self.best,
@@ -220,7 +218,6 @@ class _Loop:
         self._network.load_state_dict(state["network"])
         self._optimizer.restore(state["optimizer"])
         self._order.set_state(state["order"].cpu())
-        torch.set_rng_state(state["random"].cpu())
         restore_random_state(self._place, state)
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.best = state["best"]

@@ -27,7 +27,7 @@ def spread(pipeline: Pipeline, folder: Path, settings: Settings, tell: Tell) -> 
     if not pipeline.model.workers:
         yield None
         return
-    device, wanted = chosen(pipeline.training.accelerator), pipeline.training.workers
+    device, wanted = chosen(pipeline.training), pipeline.training.workers
     if wanted == 1:
         yield partial(train, device=device)
         return

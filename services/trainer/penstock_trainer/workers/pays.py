@@ -35,7 +35,7 @@ class Probe(NamedTuple):
 
 def steps_of(fitting: Fitting) -> int:
     """Steps of a whole training."""
-    return math.ceil(len(fitting.training.labels) / fitting.plan.batch_size) * fitting.plan.epochs
+    return math.ceil(len(fitting.training.labels) / fitting.plan.step_rows) * fitting.plan.epochs
 
 
 def done_before(alone: float, left: int) -> Choice | None:

@@ -67,6 +67,8 @@ def _workers(said: object) -> object:
 
 MOST_WORKERS = 64
 Accelerator = Literal["auto", "cpu", "gpu"]
+Precision = Literal["fp32", "bf16"]
+Compile = Literal["none", "cudagraphs", "inductor"]
 Workers = Annotated[Annotated[int, Field(ge=1, le=MOST_WORKERS)] | Literal["auto"], BeforeValidator(_workers)]
 
 
@@ -80,8 +82,20 @@ class Training(Model):
     """
     accelerator: Accelerator = "auto"
     """Processor for families of networks. `auto`: a GPU where the trainer has one. `gpu`: a run fails
-    where it has none. A study's trials, and the run with its choice, take a CPU.
+    where it has none. A study's trials, and the run with its choice, take a CPU and none of the next
+    three.
     """
+    precision: Precision = Field(default="fp32", exclude_if=lambda said: said == "fp32")
+    """Of a network's products in training. `bf16`: half the bits there, on processors that are faster
+    with them; weights, losses, validation and what is packaged stay in FP32.
+    """
+    compile: Compile = Field(default="none", exclude_if=lambda said: said == "none")
+    """Backend of `torch.compile` for training steps. `cudagraphs`: a GPU repeats a recorded step, which
+    saves small networks the time to start each operation. `inductor`: fused operations; needs a C++
+    compiler beside the trainer, which its image lacks. Either compiles for a while first.
+    """
+    deterministic: bool = Field(default=False, exclude_if=lambda said: not said)
+    """Has a GPU give the same bits each time, by slower operations where it must. A CPU always does."""
     max_age: Duration = timedelta(days=365)
     """Join: how old a feature row may be when its label is observed."""
     baselines: bool = Field(default=True, exclude_if=lambda said: said)

@@ -285,7 +285,15 @@ class Autoencoder(FamilySpec):
     targets = frozenset({"binary"})
     treatments = frozenset({"impute", "clip", "scale", "one_hot"})
     trainer_keys = frozenset(
-        {"epochs", "batch_size", "optimizer", "schedule", "early_stopping", "gradient_clip"}
+        {
+            "epochs",
+            "batch_size",
+            "optimizer",
+            "schedule",
+            "early_stopping",
+            "gradient_clip",
+            "gradient_accumulation",
+        }
     )
     quantiles = False
     searched: ClassVar[Searched] = {

@@ -153,7 +153,17 @@ class Trainer(Model):
     early_stopping: EarlyStopping | None = EarlyStopping()
     class_weights: Literal["balanced", "none"] = "none"
     gradient_clip: float | None = Field(default=None, gt=0)
+    """Greatest norm of a step's gradient; a longer one is scaled down to it."""
+    gradient_accumulation: int = Field(default=1, ge=1, le=1024, exclude_if=lambda said: said == 1)
+    """Batches whose gradients make one step: that of a `batch_size` so many times as large, dropout and
+    constraint included, in the memory of one batch.
+    """
     fairness: FairnessConstraint | None = None
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of a step."""
+        return self.batch_size * self.gradient_accumulation
 
 
 def by_steps(rows: int, steps: int = 2000, patience: float = 0.2) -> dict[str, Any]:

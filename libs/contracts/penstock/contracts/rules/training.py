@@ -28,10 +28,30 @@ def training(pipeline: Pipeline) -> Iterator[Problem]:
             f"`{pipeline.model.type}` is trained on a CPU; leave `accelerator` out, or name a network",
         ),
     )
+    yield from _steps(pipeline)
     yield from _sample_weight(pipeline)
     yield from _family(pipeline)
     for place, each in _trainers(pipeline):
         yield from _fitting(place, each)
+
+
+def _steps(pipeline: Pipeline) -> Iterator[Problem]:
+    training, network = pipeline.training, pipeline.model.workers
+    for key, usual in (("precision", "fp32"), ("compile", "none")):
+        yield from failing(
+            (
+                getattr(training, key) != usual and not network,
+                ("training", key),
+                f"`{pipeline.model.type}` is no network; leave `{key}` out, or name one",
+            )
+        )
+    yield from failing(
+        (
+            training.compile == "cudagraphs" and training.accelerator == "cpu",
+            ("training", "compile"),
+            "a CPU records no graphs; leave `compile` out, or `accelerator`",
+        )
+    )
 
 
 def _quantiles(pipeline: Pipeline) -> Iterable[Problem]:
