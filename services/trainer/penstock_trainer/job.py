@@ -126,6 +126,7 @@ def _train(
         on_epoch=lambda epoch: job.progress({"epoch": asdict(epoch)}),
         on_stage=lambda stage: job.progress({"stage": stage}) if stage == "packaging" else None,
         loop=loop if pipeline.model.workers else None,
+        scratch=work / "inputs",
     )
     if study is not None and built.weights != study.weights:
         raise Conflict(

@@ -101,7 +101,7 @@ def test_what_is_learned_from_is_computed_once_for_all_trials(
 ) -> None:
     work = bench()
     first = measure(lend("mlp"), work)
-    monkeypatch.setattr("penstock_tuner.trials.preparation.transform", None)
+    monkeypatch.setattr("penstock_tuner.trials.preparation.chunks", None)
 
     again = measure(lend("mlp", decision={"threshold": {"choose": "max_accuracy"}}), work)
 

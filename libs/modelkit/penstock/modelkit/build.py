@@ -19,10 +19,11 @@ from penstock.measures.scores import Scores
 from penstock.modelkit import metrics
 from penstock.modelkit.decision import choose_threshold
 from penstock.modelkit.family import Description, Epoch, Part, Prepared, Spreadable, Trained, family_of
-from penstock.modelkit.features import Features, Inputs, Value, transform
+from penstock.modelkit.features import Transform, transform
 from penstock.modelkit.graph import Array
+from penstock.modelkit.mapped import in_files
 from penstock.modelkit.model import TOLERANCE, check_parity, compile_model, run
-from penstock.modelkit.preprocessing import Preprocessing, bins, fit
+from penstock.modelkit.preprocessing import bins, fit
 from penstock.modelkit.profile import describe, draw_probes, probes
 from penstock.modelkit.rows import Rows, classes, read, signature
 from penstock.packages.parts import ModelSignature, Profile
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 MIN_TRAIN_ROWS = 20
 MIN_VALIDATION_ROWS = 5
-
-Transform = Callable[[Preprocessing, Rows, Callable[[Features], dict[str, Value]]], Inputs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +65,24 @@ def build(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_stage: Callable[[str], None] = lambda stage: None,
     loop: Loop | None = None,
+    scratch: Path | None = None,
 ) -> Built:
     """Trains on one Parquet file, chooses on the other, and checks the graph on both.
 
-    `loop`: instead of the family's own, for one that has `workers`. Raises Invalid, in a sentence for
-    who wrote the pipeline file, where nothing can be learned; NotAlike where graph and model differ.
+    `loop`: instead of the family's own, for one that has `workers`. `scratch`: a folder for what a
+    network learns from, instead of memory; gone in the end. Raises Invalid, in a sentence for who wrote
+    the pipeline file, where nothing can be learned; NotAlike where graph and model differ; Unavailable
+    where the disk is full.
     """
     on_stage("fitting")
-    prepared = prepare(pipeline, train_part, validation_part)
-    on_stage("training")
-    family = family_of(pipeline.model)
-    fit = family.fit if loop is None else partial(cast(Spreadable, family).fit, loop=loop)
-    model = fit(pipeline, prepared, checkpoint=checkpoint, on_epoch=on_epoch)
-    on_stage("packaging")
-    return finish(pipeline, prepared, model)
+    with in_files(scratch, pipeline) as transform:
+        prepared = prepare(pipeline, train_part, validation_part, transform)
+        on_stage("training")
+        family = family_of(pipeline.model)
+        fit = family.fit if loop is None else partial(cast(Spreadable, family).fit, loop=loop)
+        model = fit(pipeline, prepared, checkpoint=checkpoint, on_epoch=on_epoch)
+        on_stage("packaging")
+        return finish(pipeline, prepared, model)
 
 
 def prepare(

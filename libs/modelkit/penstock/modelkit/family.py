@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -191,13 +192,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def room_for(path: Path) -> Iterator[None]:
-    """Raises Unavailable where the disk is full, and leaves no part of the file."""
+    """Raises Unavailable where the disk is full, and leaves no part of the file, or folder."""
     try:
         yield
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         raise Unavailable(
             "the disk is full",
             where=str(path),

@@ -5,10 +5,10 @@ served.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from penstock.modelkit.words import count_words
 
 # Scaled numbers stay within ± this, so that any finite input gives a finite output in FP32.
 SCALED_LIMIT = 1e6
-CHUNK_CELLS = 16_000_000  # floats in one chunk of word counts while rows are transformed
+CHUNK_CELLS = 2_000_000  # of the widest matrix, while rows are transformed
 
 
 class Value(NamedTuple):
@@ -55,6 +55,8 @@ class WordNumbers:
 
 # Inputs of a family, by the names that it gave: [N, width] each.
 Inputs = Mapping[str, Array | WordWeights | WordNumbers]
+Wanted = Callable[["Features"], dict[str, Value]]
+Transform = Callable[[Preprocessing, Rows, Wanted], Inputs]
 
 
 class Features:
@@ -208,31 +210,58 @@ def piece_columns(numbers: Sequence[Number]) -> tuple[range, ...]:
     return tuple(range(end, end + count) for end, count in zip(ends, counts, strict=False))
 
 
-def transform(fitted: Preprocessing, rows: Rows, wanted: Callable[[Features], dict[str, Value]]) -> Inputs:
+def transform(fitted: Preprocessing, rows: Rows, wanted: Wanted) -> Inputs:
     """Computes a family's inputs of the rows, by the very nodes that serve, in ONNX Runtime."""
+    found = list(chunks(fitted, rows, wanted))
+    return {name: _joined([chunk[name] for chunk in found]) for name in found[0]}
+
+
+def chunks(fitted: Preprocessing, rows: Rows, wanted: Wanted) -> Iterator[Inputs]:
+    """`transform`, of so many rows at a time that what lies between the nodes stays small."""
     graph = Graph()
     values = wanted(Features(graph, fitted))
     for name, value in values.items():
         graph.output(value.name, name, value.kind, ["N", f"width of {name}"])
     run = Runner(graph.build("preprocessing"))
-    widths = [len(part.words) for part in fitted.strings if isinstance(part, Text)]
-    chunk = max(64, CHUNK_CELLS // max(widths)) if widths else max(1, len(rows))
+    size = _chunk(fitted)
+    for at in range(0, max(1, len(rows)), size):
+        found = run(rows.numbers[at : at + size], rows.strings[at : at + size])
+        yield {name: _kept(value, found[name]) for name, value in values.items()}
+
+
+def _chunk(fitted: Preprocessing) -> int:
+    """Rows of a chunk, by the widest matrix."""
+    pieces = sum(part.pieces + 2 for part in fitted.numbers)
+    words = [len(part.words) for part in fitted.strings if isinstance(part, Text)]
+    size = max(64, CHUNK_CELLS // max(pieces, len(fitted.strings), *words, 1))
     if any(isinstance(part, TextSequence) for part in fitted.strings):
-        chunk = min(chunk, sequences.CHUNK)
-    found = [
-        run(rows.numbers[at : at + chunk], rows.strings[at : at + chunk])
-        for at in range(0, max(1, len(rows)), chunk)
-    ]
-    return {name: _kept(value, [part[name] for part in found]) for name, value in values.items()}
+        return min(size, sequences.CHUNK)
+    return size
 
 
-def _kept(value: Value, chunks: list[Array]) -> Array | WordWeights | WordNumbers:
+def _kept(value: Value, matrix: Array) -> Array | WordWeights | WordNumbers:
     if not value.sparse:
-        return np.concatenate(chunks)
-    counts = np.concatenate([(chunk != 0).sum(axis=1) for chunk in chunks])
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    present = np.concatenate([chunk[np.nonzero(chunk)] for chunk in chunks])
+        return matrix
+    present = np.nonzero(matrix)
+    starts = np.concatenate([[0], np.cumsum((matrix != 0).sum(axis=1))]).astype(np.int64)
     if value.kind == INT64:
-        return WordNumbers(starts, present)
-    columns = np.concatenate([np.nonzero(chunk)[1] for chunk in chunks]).astype(np.int64)
-    return WordWeights(starts, columns, present, width=chunks[0].shape[1])
+        return WordNumbers(starts, matrix[present])
+    return WordWeights(starts, present[1].astype(np.int64), matrix[present], width=matrix.shape[1])
+
+
+def _joined(parts: Sequence[Any]) -> Array | WordWeights | WordNumbers:
+    """`_kept` of all rows, from that of chunks."""
+    first: Array | WordWeights | WordNumbers = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, np.ndarray):
+        return np.concatenate(parts)
+    before = accumulate((int(part.starts[-1]) for part in parts), initial=0)
+    starts = [part.starts[1:] + start for part, start in zip(parts, before, strict=False)]
+    whole = np.concatenate([[0], *starts]).astype(np.int64)
+    if isinstance(first, WordNumbers):
+        return WordNumbers(whole, np.concatenate([part.numbers for part in parts]))
+    columns, weights = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("columns", "weights")
+    )
+    return WordWeights(whole, columns, weights, first.width)

@@ -240,5 +240,5 @@ def _identity(network: Trainable, training: Split, validation: Split, plan: Trai
     for part in (training, validation):
         for tensor in (*part.features.contents(), part.labels, part.groups, part.weights):
             if tensor is not None:
-                digest.update(tensor.numpy().tobytes())
+                digest.update(tensor.contiguous().numpy().reshape(-1).data)  # a copy may not fit
     return digest.hexdigest()
