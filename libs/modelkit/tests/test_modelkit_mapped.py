@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.modelkit import features, mapped
+from penstock.modelkit import features, mapped, stored
 from penstock.modelkit.build import build
 from penstock.modelkit.features import WordNumbers, WordWeights
 from penstock.modelkit.network import Tensors
+from penstock.modelkit.rows import Rows, RowSource, signature
+from penstock.modelkit.stored import StoredRows
 
 FIELDS = {"x": "number", "c": "category", "t": "text"}
 MODELS: dict[str, dict[str, Any]] = {
@@ -32,6 +34,7 @@ def parts(world: Any) -> tuple[Path, Path]:
             "c": random.choice(["a", "b", "cc"], count).tolist(),
             "t": [" ".join(row) if row[0] != "soon" else "" for row in words.tolist()],
         }
+        columns["__group_g"] = random.choice(["m", "f", None], count).tolist()
         made: Path = world.part(name, columns, random.integers(0, 2, count).tolist())
         return made
 
@@ -50,6 +53,8 @@ def test_from_files_the_same_model_follows(
     scratch.mkdir()
     (scratch / "of-a-killed-attempt").touch()
     monkeypatch.setattr(features, "CHUNK_CELLS", 1)  # chunks of 64 rows
+    monkeypatch.setattr(stored, "HELD", 0)  # rows stay in their files, and all of them are sampled
+    monkeypatch.setattr(StoredRows, "sampled", lambda rows: next(rows.chunks(len(rows))))
     seen: list[int] = []
 
     found = build(
@@ -61,6 +66,35 @@ def test_from_files_the_same_model_follows(
     assert found.profile == expected.profile
     assert min(seen) > 0
     assert not scratch.exists()
+
+
+@pytest.mark.parametrize("target", [{}, {"type": "regression"}])
+def test_rows_that_stay_in_their_file_give_what_rows_in_memory_give(
+    target: dict[str, str], world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(path: Path, held: int) -> RowSource:
+        return stored.opened(path, rows_signature, pipeline, held)
+
+    pipeline = world.pipeline(FIELDS, {name: {} for name in FIELDS}, target or None)
+    rows_signature = signature(pipeline, () if target else ("false", "true"))
+    path, _ = parts(world)
+    whole, kept = rows(path, 1 << 30), rows(path, 0)
+    monkeypatch.setattr(stored, "READ", 7_000)
+    found = list(kept.chunks(30))
+
+    assert isinstance(whole, Rows)
+    assert isinstance(kept, StoredRows)
+    assert max(map(len, found)) == 30
+    for name in ("numbers", "strings", "labels"):
+        together = np.concatenate([getattr(chunk, name) for chunk in found])
+        np.testing.assert_array_equal(together, getattr(whole, name))
+    assert {name: values.tolist() for name, values in kept.groups.items()} == {
+        name: values.tolist() for name, values in whole.groups.items()
+    }
+    sample = kept.sampled(stored.row_bytes(rows_signature) * 100)
+    assert len(sample) == 100
+    everything = kept.sampled(1 << 30)
+    np.testing.assert_array_equal(everything.strings, whole.strings)
 
 
 def test_arrays_come_back_as_they_were_written(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from penstock.contracts.dataplane import MAX_NUMBER
 from penstock.contracts.errors import Invalid
-from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline import Ensemble, Pipeline
 from penstock.measures.scores import Scores
 from penstock.modelkit import metrics
 from penstock.modelkit.decision import choose_threshold
@@ -25,7 +25,8 @@ from penstock.modelkit.mapped import in_files
 from penstock.modelkit.model import TOLERANCE, check_parity, compile_model, run
 from penstock.modelkit.preprocessing import bins, fit
 from penstock.modelkit.profile import describe, draw_probes, probes
-from penstock.modelkit.rows import Rows, classes, read, signature
+from penstock.modelkit.rows import RowSource, classes, read, signature
+from penstock.modelkit.stored import opened
 from penstock.packages.parts import ModelSignature, Profile
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Built:
     from which two classes' answer is positive.
 
     `parity` is the largest difference between the family's library and ONNX Runtime over all rows,
-    `weights` the digest of all that was learned.
+    `weights` the digest of all that was learned; `sampled` the training rows that features were fitted
+    to and the profile describes, where they are not all.
     """
 
     model: bytes
@@ -54,6 +56,7 @@ class Built:
     parity: float
     weights: str
     description: Description
+    sampled: int | None = None
 
 
 def build(
@@ -95,7 +98,11 @@ def prepare(
     keeps what it computed. Raises Invalid where nothing can be learned.
     """
     named = signature(pipeline, classes(train_part))
-    training, validation = read(train_part, named, pipeline), read(validation_part, named, pipeline)
+    whole = isinstance(pipeline.model, Ensemble)  # its members are given raw values
+    training, validation = (
+        read(part, named, pipeline) if whole else opened(part, named, pipeline)
+        for part in (train_part, validation_part)
+    )
     check(pipeline, named, training, validation)
     return treated(pipeline, named, training, validation, transform)
 
@@ -103,14 +110,16 @@ def prepare(
 def treated(
     pipeline: Pipeline,
     named: ModelSignature,
-    training: Rows,
-    validation: Rows,
+    training: RowSource,
+    validation: RowSource,
     transform: Transform = transform,
 ) -> Prepared:
     """Fits the treatment of the features and transforms both parts. Raises Invalid where a feature
     cannot be learned from.
     """
-    fitted = fit(pipeline, named, training, bins=bins(len(training)) if pipeline.model.pieces else 0)
+    fitted = fit(
+        pipeline, named, training.sampled(), bins=bins(len(training)) if pipeline.model.pieces else 0
+    )
     wanted = family_of(pipeline.model).inputs
     parts = (Part(rows, transform(fitted, rows, wanted)) for rows in (training, validation))
     return Prepared(named, fitted, *parts)
@@ -120,7 +129,8 @@ def finish(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Built:
     """Compiles, checks the graph on every row, and describes the rows. Raises NotAlike."""
     fitted, (_, spread) = prepared.preprocessing, prepared.scale()
     found = checked(pipeline, prepared, model)
-    numbers, strings = describe(pipeline, fitted, prepared.train.rows)
+    sample = prepared.train.rows.sampled()
+    numbers, strings = describe(pipeline, fitted, sample)
     drawn = draw_probes(numbers, strings, fitted, pipeline.training.seed)
     expected = probes(drawn, run(found.model, drawn), fitted, TOLERANCE * max(1.0, spread))
     threshold = found.threshold
@@ -134,6 +144,7 @@ def finish(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Built:
         parity=found.parity,
         weights=model.digest(),
         description=model.describe(),
+        sampled=len(sample) if len(sample) < len(prepared.train.rows) else None,
     )
 
 
@@ -161,7 +172,7 @@ def checked(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Checked:
         threshold = choose_threshold(pipeline.decision, validation.labels, scores)
     graph = compile_model(fitted, family, model, threshold=threshold, abstain=pipeline.decision.abstain)
     content = graph.SerializeToString(deterministic=True)
-    answers, learned = run(content, validation), run(content, training)
+    answers, learned = (run(content, rows, decisions=False) for rows in (validation, training))
     parity = max(
         check_parity(model.predict(part.inputs), found, spread)
         for part, found in ((prepared.validation, answers), (prepared.train, learned))
@@ -172,7 +183,7 @@ def checked(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Checked:
     return Checked(content, threshold, measured, parity, told)
 
 
-def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation: Rows) -> None:
+def check(pipeline: Pipeline, named: ModelSignature, training: RowSource, validation: RowSource) -> None:
     """Raises Invalid where there is nothing to learn from."""
     where = f"targets.{named.target.name}"
     for part, rows, least in (
@@ -185,8 +196,9 @@ def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation:
                 where=f"split.parts.{'train' if part == 'training' else part}",
                 remedy="Publish more labelled events, or give this part a larger share",
             )
-        for name, column in zip(named.inputs.numbers, rows.numbers.T, strict=True):
-            _check_numbers(column[np.isfinite(column)], part, f"features.{name}")
+        for chunk in rows.chunks(len(rows)):
+            for name, column in zip(named.inputs.numbers, chunk.numbers.T, strict=True):
+                _check_numbers(column[np.isfinite(column)], part, f"features.{name}")
         if pipeline.target.type == "regression":
             _check_numbers(rows.labels, part, where)
             continue

@@ -19,7 +19,7 @@ from torch import Tensor
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Group, Pipeline
 from penstock.modelkit.graph import Array
-from penstock.modelkit.rows import Rows, group_of
+from penstock.modelkit.rows import RowSource, group_of
 
 SCALE = 1.6  # weight of `strength: 1`; see `Penalty`
 MIN_CELL = 2  # rows of a cell (group, or group and label) in one batch below which it says nothing
@@ -80,20 +80,23 @@ class Penalty:
         return self._weight * total
 
 
-def groups_of(pipeline: Pipeline, by: str, train: Rows, validation: Rows) -> tuple[int, Array, Array]:
+def groups_of(
+    pipeline: Pipeline, by: str, train: RowSource, validation: RowSource
+) -> tuple[int, Array, Array]:
     """Groups rows by a field of `audit.groups`: the number of groups in the training split, and
     each row's group, int64 [N], -1 where missing or not seen in training.
 
     Raises Invalid where there is nothing to compare.
     """
     where = "trainer.fairness.by"
-    if by not in train.groups:
+    groups = train.groups
+    if by not in groups:
         raise Invalid(
             f"the training set carries no group `{by}`", where=where, remedy=f"List `{by}` under audit.groups"
         )
     group = pipeline.audit.groups.get(by)
     group = group or Group()
-    ours, theirs = ([group_of(value, group) for value in part.groups[by]] for part in (train, validation))
+    ours, theirs = ([group_of(value, group) for value in part[by]] for part in (groups, validation.groups))
     known = sorted({name for name in ours if name is not None})
     if len(known) < 2:
         raise Invalid(

@@ -21,7 +21,7 @@ from penstock.contracts.pipeline import EarlyStopping, FamilySpec, ModelSpec, Pi
 from penstock.modelkit.features import Features, Inputs, Value
 from penstock.modelkit.graph import Array, Graph
 from penstock.modelkit.preprocessing import Preprocessing
-from penstock.modelkit.rows import Rows
+from penstock.modelkit.rows import RowSource
 from penstock.packages.parts import ModelSignature, Picture
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Epoch:
 class Part(NamedTuple):
     """The training or the validation split."""
 
-    rows: Rows
+    rows: RowSource
     inputs: Inputs
 
 

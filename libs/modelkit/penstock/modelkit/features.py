@@ -15,12 +15,12 @@ import numpy as np
 from penstock.modelkit import sequences
 from penstock.modelkit.graph import DOUBLE, FLOAT, INT64, ML, STRING, Array, Graph, Runner
 from penstock.modelkit.preprocessing import Category, Number, Preprocessing, Text, TextSequence
-from penstock.modelkit.rows import Rows
+from penstock.modelkit.rows import RowSource
 from penstock.modelkit.words import count_words
 
 # Scaled numbers stay within ± this, so that any finite input gives a finite output in FP32.
 SCALED_LIMIT = 1e6
-CHUNK_CELLS = 2_000_000  # of the widest matrix, while rows are transformed
+CHUNK_CELLS = 500_000  # of the widest matrix, while rows are transformed
 
 
 class Value(NamedTuple):
@@ -56,7 +56,7 @@ class WordNumbers:
 # Inputs of a family, by the names that it gave: [N, width] each.
 Inputs = Mapping[str, Array | WordWeights | WordNumbers]
 Wanted = Callable[["Features"], dict[str, Value]]
-Transform = Callable[[Preprocessing, Rows, Wanted], Inputs]
+Transform = Callable[[Preprocessing, RowSource, Wanted], Inputs]
 
 
 class Features:
@@ -210,22 +210,21 @@ def piece_columns(numbers: Sequence[Number]) -> tuple[range, ...]:
     return tuple(range(end, end + count) for end, count in zip(ends, counts, strict=False))
 
 
-def transform(fitted: Preprocessing, rows: Rows, wanted: Wanted) -> Inputs:
+def transform(fitted: Preprocessing, rows: RowSource, wanted: Wanted) -> Inputs:
     """Computes a family's inputs of the rows, by the very nodes that serve, in ONNX Runtime."""
     found = list(chunks(fitted, rows, wanted))
     return {name: _joined([chunk[name] for chunk in found]) for name in found[0]}
 
 
-def chunks(fitted: Preprocessing, rows: Rows, wanted: Wanted) -> Iterator[Inputs]:
+def chunks(fitted: Preprocessing, rows: RowSource, wanted: Wanted) -> Iterator[Inputs]:
     """`transform`, of so many rows at a time that what lies between the nodes stays small."""
     graph = Graph()
     values = wanted(Features(graph, fitted))
     for name, value in values.items():
         graph.output(value.name, name, value.kind, ["N", f"width of {name}"])
     run = Runner(graph.build("preprocessing"))
-    size = _chunk(fitted)
-    for at in range(0, max(1, len(rows)), size):
-        found = run(rows.numbers[at : at + size], rows.strings[at : at + size])
+    for chunk in rows.chunks(_chunk(fitted)):
+        found = run(chunk.numbers, chunk.strings)
         yield {name: _kept(value, found[name]) for name, value in values.items()}
 
 

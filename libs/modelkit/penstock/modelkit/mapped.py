@@ -28,7 +28,7 @@ from penstock.modelkit.features import (
 )
 from penstock.modelkit.graph import Array
 from penstock.modelkit.preprocessing import Preprocessing
-from penstock.modelkit.rows import Rows
+from penstock.modelkit.rows import RowSource
 
 SPARSE = {"words": WordWeights, "numbers": WordNumbers}
 INDEX = "inputs.json"
@@ -45,7 +45,7 @@ def in_files(folder: Path | None, pipeline: Pipeline) -> Iterator[Transform]:
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
     numbers = count()
 
-    def mapped(fitted: Preprocessing, rows: Rows, wanted: Wanted) -> Inputs:
+    def mapped(fitted: Preprocessing, rows: RowSource, wanted: Wanted) -> Inputs:
         part = folder / str(next(numbers))
         write(part, chunks(fitted, rows, wanted))
         return read(part)

@@ -13,7 +13,7 @@ from penstock.modelkit.family import Family, Trained
 from penstock.modelkit.features import Features
 from penstock.modelkit.graph import Array, Graph, Runner
 from penstock.modelkit.preprocessing import Preprocessing
-from penstock.modelkit.rows import Rows
+from penstock.modelkit.rows import RowSource
 
 # Largest difference between library and ONNX Runtime: of a probability, or of a value in standard
 # deviations of the target.
@@ -41,14 +41,18 @@ def compile_model(
     return graph.build(signature.target.name)
 
 
-def run(model: onnx.ModelProto | bytes, rows: Rows, chunk: int = 512) -> dict[str, Array]:
-    """All rows through ONNX Runtime, by output name."""
+def run(
+    model: onnx.ModelProto | bytes, rows: RowSource, chunk: int = 512, *, decisions: bool = True
+) -> dict[str, Array]:
+    """All rows through ONNX Runtime, by output name; without `decisions` numbers alone are kept."""
     runner = Runner(model)
-    parts = [
-        runner(rows.numbers[at : at + chunk], rows.strings[at : at + chunk])
-        for at in range(0, max(1, len(rows)), chunk)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in runner.outputs}
+    names = [name for name in runner.outputs if decisions or name != "decision"]
+    parts: dict[str, list[Array]] = {name: [] for name in names}
+    for part in rows.chunks(chunk):
+        answers = runner(part.numbers, part.strings)
+        for name in names:
+            parts[name].append(answers[name])
+    return {name: np.concatenate(found) for name, found in parts.items()}
 
 
 def check_parity(expected: Array, answers: dict[str, Array], spread: float) -> float:

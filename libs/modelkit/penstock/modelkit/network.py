@@ -95,6 +95,14 @@ class Tensors:
             self.place,
         )
 
+    def parts(self) -> Iterator[Tensor]:
+        """What `between` cut out, each an unbroken piece of memory."""
+        yield from (self.dense, self.buckets)
+        for starts, *entries in (*((s, c, w) for s, c, w, _ in self.words), *self.sequences):
+            yield starts
+            for entry in entries:
+                yield entry[int(starts[0]) : int(starts[-1])]
+
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
         """dense [B, d + widths], words made dense, buckets [B, c], and of each sequence word numbers
         [B, longest], of these rows.

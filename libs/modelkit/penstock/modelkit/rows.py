@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,33 @@ import pyarrow.parquet as pq
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Group, Pipeline
 from penstock.packages.parts import Inputs, ModelSignature, Output, TargetSignature
+
+LABEL, WEIGHT, GROUP = "__label", "__weight", "__group_"
+
+
+class RowSource(Protocol):
+    """A part of a training set: `Rows`, or rows that stay in their file (`penstock.modelkit.stored`).
+    `labels`, `groups` and `weights` are those of `Rows`.
+    """
+
+    @property
+    def labels(self) -> np.ndarray[tuple[int], np.dtype[Any]]: ...
+
+    @property
+    def groups(self) -> Mapping[str, np.ndarray[tuple[int], np.dtype[np.object_]]]: ...
+
+    @property
+    def weights(self) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def chunks(self, most: int) -> Iterator[Rows]:
+        """All rows in their order, at most so many at a time; an empty part is one empty chunk."""
+
+    def sampled(self, held: int | None = None) -> Rows:
+        """All rows, or, of those that stay in their file, a seeded sample of about so many bytes; by
+        default of as many as a part may hold.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +64,19 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def chunks(self, most: int) -> Iterator[Rows]:
+        for at in range(0, max(1, len(self)), most):
+            yield self.taken(slice(at, at + most))
+
+    def sampled(self, held: int | None = None) -> Rows:
+        return self
+
+    def taken(self, rows: Any) -> Rows:
+        """Those rows: a slice, or int64 [M]."""
+        groups = {name: values[rows] for name, values in self.groups.items()}
+        weights = None if self.weights is None else self.weights[rows]
+        return Rows(self.numbers[rows], self.strings[rows], self.labels[rows], groups, weights)
 
 
 def classes(path: Path) -> tuple[str, ...]:
@@ -80,43 +121,68 @@ def signature(pipeline: Pipeline, classes: tuple[str, ...]) -> ModelSignature:
 def read(path: Path, signature: ModelSignature, pipeline: Pipeline) -> Rows:
     """Reads one part of a training set. Raises Invalid where it lacks what the pipeline asks for."""
     with pq.ParquetFile(path) as file:  # `pq.read_table` would import pandas
+        check_columns(file.schema_arrow.names, signature, path)
         table = file.read()
-    inputs = signature.inputs
-    wanted = [*inputs.numbers, *inputs.strings, "__label"]
-    if absent := [name for name in wanted if name not in table.column_names]:
+    groups = {
+        name.removeprefix(GROUP): objects(table[name])
+        for name in table.column_names
+        if name.startswith(GROUP)
+    }
+    labels, weights = labels_of(table, path, pipeline), weights_of(table, path, pipeline)
+    return Rows(*values_of(table, signature), labels, groups, weights)
+
+
+def check_columns(names: Sequence[str], signature: ModelSignature, path: Path) -> None:
+    """Raises Invalid where a column is not there."""
+    wanted = [*signature.inputs.numbers, *signature.inputs.strings, LABEL]
+    if absent := [name for name in wanted if name not in names]:
         raise Invalid(
             f"the training set has no column {', '.join(f'`{name}`' for name in absent)}",
             where=path.name,
             remedy="Create the training set again for this pipeline number",
         )
+
+
+def values_of(table: pa.Table, signature: ModelSignature) -> tuple[Any, Any]:
+    """`numbers` and `strings` of `Rows`."""
+    inputs = signature.inputs
     numbers = np.empty((table.num_rows, len(inputs.numbers)), dtype=np.float64)
     for index, name in enumerate(inputs.numbers):
         numbers[:, index] = table[name].cast(pa.float64()).to_numpy()
     strings = np.empty((table.num_rows, len(inputs.strings)), dtype=object)
     for index, name in enumerate(inputs.strings):
         strings[:, index] = [text or "" for text in table[name].cast(pa.string()).to_pylist()]
-    groups = {
-        name.removeprefix("__group_"): np.array(table[name].to_pylist(), dtype=object)
-        for name in table.column_names
-        if name.startswith("__group_")
-    }
-    label = table["__label"].combine_chunks()
+    return numbers, strings
+
+
+def objects(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    """Values as Python has them, equal ones shared, None where missing."""
+    coded = column.combine_chunks().dictionary_encode()
+    known = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
+    found: np.ndarray[tuple[int], np.dtype[np.object_]] = known[coded.indices.fill_null(-1).to_numpy()]
+    return found
+
+
+def labels_of(table: pa.Table, path: Path, pipeline: Pipeline) -> np.ndarray[tuple[int], np.dtype[Any]]:
+    """`labels` of `Rows`. Raises Invalid where one is missing."""
+    label = table[LABEL].combine_chunks()
     if label.null_count:
         raise Invalid(f"{label.null_count} of {table.num_rows} rows have no label", where=path.name)
     dtype = np.float64 if pipeline.target.type == "regression" else np.int64
-    labels = label.to_numpy(zero_copy_only=False).astype(dtype)
-    return Rows(numbers, strings, labels, groups, _weights(table, path, pipeline.training.sample_weight))
+    found: np.ndarray[tuple[int], np.dtype[Any]] = label.to_numpy(zero_copy_only=False).astype(dtype)
+    return found
 
 
-def _weights(table: pa.Table, path: Path, named: str | None) -> np.ndarray[tuple[int], Any] | None:
-    """The rows' weights, scaled to a mean of 1: a family's other settings go on meaning what they mean
+def weights_of(table: pa.Table, path: Path, pipeline: Pipeline) -> np.ndarray[tuple[int], Any] | None:
+    """`weights` of `Rows`, scaled to a mean of 1: a family's other settings go on meaning what they mean
     without weights. Raises Invalid where one is none.
     """
+    named = pipeline.training.sample_weight
     if named is None:
         return None
-    if "__weight" not in table.column_names:
+    if WEIGHT not in table.column_names:
         raise Invalid(f"the training set has no weights from `{named}`", where=path.name)
-    weights: np.ndarray[tuple[int], Any] = table["__weight"].cast(pa.float64()).to_numpy().copy()
+    weights: np.ndarray[tuple[int], Any] = table[WEIGHT].cast(pa.float64()).to_numpy().copy()
     wrong = int((~(np.isfinite(weights) & (weights >= 0))).sum())
     if wrong or not weights.sum():
         told = f"is missing or below 0 in {wrong} of {len(weights)} rows" if wrong else "is 0 in all rows"

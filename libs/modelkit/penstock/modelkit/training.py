@@ -29,6 +29,7 @@ from penstock.modelkit.gradients import Gradients, Waits
 from penstock.modelkit.network import Trainable
 from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.optimizers import optimizer_of
+from penstock.modelkit.order import Windows
 from penstock.modelkit.schedules import Moment, learning_rate
 
 
@@ -123,6 +124,7 @@ class _Loop:
         spared = {id(parameter) for parameter in network.undecayed()}
         decays = [id(parameter) not in spared for parameter in network.parameters()]
         self._optimizer = optimizer_of(network.parameters(), plan.optimizer, decays)
+        self._windows = Windows.of(training.features)
         self._order = torch.Generator().manual_seed(seed)
         self._began = time.monotonic()
         self.history: list[Epoch] = []
@@ -177,23 +179,25 @@ class _Loop:
         """Trains once over the training split. The mean loss, and the learning rate at the end."""
         plan, optimizer = self._plan, self._optimizer
         count = len(self._training.labels)
-        order = torch.randperm(count, generator=self._order).to(self._training.features.dense.device)
-        shuffled = torch.split(order, plan.step_rows)
+        features, batches = self._training.features, math.ceil(count / plan.step_rows)
+        order = self._windows.order(self._order).to(features.dense.device)
         rate = 0.0
         found: list[Tensor] = []
         losses = [epoch.validation_loss for epoch in self.history]
         self._network.train()
-        for step, rows in enumerate(shuffled, len(shuffled) * len(self.history)):
+        ahead = self._windows.read_ahead(order, plan.step_rows, features)
+        for step, rows in enumerate(ahead, batches * len(self.history)):
             found.append(self._gradients.of(rows))
             if plan.gradient_clip is not None:
                 optimizer.clip(plan.gradient_clip)
-            moment = Moment(step, len(shuffled) * plan.epochs, len(shuffled), losses)
+            moment = Moment(step, batches * plan.epochs, batches, losses)
             rate = learning_rate(plan.schedule, plan.optimizer.learning_rate, moment)
             optimizer.step(rate)
         self._network.average_unseen()
         # Read at the end: a GPU is not waited for at each step.
         told = torch.stack(found).tolist()
-        total = sum(loss * len(rows) for loss, rows in zip(told, shuffled, strict=True))
+        parts = torch.split(order, plan.step_rows)
+        total = sum(loss * len(rows) for loss, rows in zip(told, parts, strict=True))
         return total / count, rate
 
     def save(self, path: Path) -> None:

@@ -17,7 +17,7 @@ from penstock.modelkit.build import prepare
 from penstock.modelkit.family import Prepared
 from penstock.modelkit.features import Inputs, Wanted, chunks
 from penstock.modelkit.preprocessing import Preprocessing
-from penstock.modelkit.rows import Rows
+from penstock.modelkit.rows import RowSource
 from penstock_tuner.trials.workbench import Workbench
 
 
@@ -33,11 +33,12 @@ def prepared(work: Workbench, pipeline: Pipeline, fold: int | None = None) -> Pr
     return prepare(pipeline, *parts, transform=partial(_kept, work.folder, pipeline.model.type))
 
 
-def _kept(folder: Path, family: str, fitted: Preprocessing, rows: Rows, wanted: Wanted) -> Inputs:
+def _kept(folder: Path, family: str, fitted: Preprocessing, rows: RowSource, wanted: Wanted) -> Inputs:
     """`transform`, from its files where they are. They are named by all that the result follows from."""
-    digest = hashlib.sha256(f"{family} {fitted!r} {rows.numbers.shape}".encode())
-    digest.update(rows.numbers.tobytes())
-    digest.update("\0".join(rows.strings.ravel()).encode())
+    digest = hashlib.sha256(f"{family} {fitted!r} {len(rows)}".encode())
+    for chunk in rows.chunks(len(rows)):
+        digest.update(chunk.numbers.tobytes())
+        digest.update("\0".join(chunk.strings.ravel()).encode())
     kept = folder / digest.hexdigest()[:32]
     with _alone(kept.with_suffix(".lock")):
         if not kept.exists():

@@ -15,7 +15,7 @@ from penstock.modelkit.build import Checked, checked
 from penstock.modelkit.families.ensemble import TrainedEnsemble
 from penstock.modelkit.family import Epoch, Prepared, family_of
 from penstock.modelkit.graph import Runner
-from penstock.modelkit.rows import Rows
+from penstock.modelkit.rows import RowSource
 from penstock.runtime.spent import spent
 from penstock_tuner.trials.folds import entities_of
 from penstock_tuner.trials.groups import differences
@@ -68,7 +68,7 @@ def measure(
 @dataclass(frozen=True, slots=True)
 class _Fit:
     checked: Checked
-    validation: Rows
+    validation: RowSource
     weights: str
     epochs: int
     members: int | None  # that count, of an ensemble
@@ -99,15 +99,15 @@ def _together(pipeline: Pipeline, fits: list[_Fit], scores: Scores) -> dict[str,
     return metrics.of_scores(scores) | losses | dict(differences(pipeline, scores, groups))
 
 
-def _latency_us(model: bytes, rows: Rows) -> float:
+def _latency_us(model: bytes, rows: RowSource) -> float:
     """Median time of one row."""
-    run = Runner(model)
+    run, first = Runner(model), next(rows.chunks(WARM_UP + CALLS))
 
     def took() -> Iterator[float]:
         for call in range(WARM_UP + CALLS):
-            at = call % len(rows)
+            at = call % len(first)
             began = time.perf_counter()
-            run(rows.numbers[at : at + 1], rows.strings[at : at + 1])
+            run(first.numbers[at : at + 1], first.strings[at : at + 1])
             yield (time.perf_counter() - began) * 1e6
 
     return float(np.median(list(took())[WARM_UP:]))

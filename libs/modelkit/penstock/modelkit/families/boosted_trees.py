@@ -26,6 +26,7 @@ from penstock.modelkit.intervals import ordered
 from penstock.modelkit.preprocessing import Category
 from penstock.modelkit.trees import Columns, Tree, compile_trees, read_trees
 
+CHUNK = 65_536  # rows that are asked at once
 SIGNS = {"increasing": 1, "decreasing": -1}
 HELD = {"increasing": "never falling with", "decreasing": "never rising with"}
 LIMITS = (
@@ -49,12 +50,17 @@ class TrainedTrees:
     bounds: tuple[tuple[str, tuple[Tree, ...]], ...] = ()  # text and trees of each quantile
 
     def predict(self, inputs: Inputs) -> Array:
-        matrix = _matrix(inputs)
+        count = len(np.asarray(next(iter(inputs.values()))))
 
         def of(text: str) -> Array:
             booster = lightgbm.Booster(model_str=text)
-            found: Array = np.asarray(booster.predict(matrix, raw_score=True, num_threads=1))
-            return found.reshape(len(matrix), booster.num_model_per_iteration())
+            found = [
+                np.asarray(
+                    booster.predict(_matrix(inputs, slice(at, at + CHUNK)), raw_score=True, num_threads=1)
+                )
+                for at in range(0, max(1, count), CHUNK)
+            ]
+            return np.concatenate(found).reshape(count, booster.num_model_per_iteration())
 
         scores = of(self.text)
         if self.task == "regression":
@@ -197,9 +203,9 @@ def _columns(prepared: Prepared) -> Columns:
     return Columns(len(fitted.numbers), sizes)
 
 
-def _matrix(inputs: Inputs) -> Array:
-    """float64 [N, columns]: numbers, then buckets."""
-    parts = [inputs[name] for name in ("raw", "buckets") if name in inputs]
+def _matrix(inputs: Inputs, rows: slice = slice(None)) -> Array:
+    """float64 [N, columns] of these rows: numbers, then buckets."""
+    parts = [np.asarray(inputs[name])[rows] for name in ("raw", "buckets") if name in inputs]
     return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts], axis=1)
 
 

@@ -104,7 +104,7 @@ class EnsembleFamily:
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     ) -> TrainedEnsemble:
         """`checkpoint` is a folder here, with a file a member: one that is trained is read from it."""
-        training, validation = prepared.train.rows, prepared.validation.rows
+        training, validation = (part.rows.sampled() for part in (prepared.train, prepared.validation))
         plans = [planned(each, len(training)).pipeline for each in pipeline.members()]
         epochs = sum(plan.trainer.epochs for plan in plans)
         history: list[Epoch] = []

@@ -16,7 +16,8 @@ from penstock.modelkit.imports.confined import adopt
 from penstock.modelkit.model import TOLERANCE
 from penstock.modelkit.preprocessing import fit
 from penstock.modelkit.profile import describe, draw_probes, probes
-from penstock.modelkit.rows import classes, read, signature
+from penstock.modelkit.rows import classes, signature
+from penstock.modelkit.stored import opened
 from penstock.packages.parts import Profile
 
 LIMITS = (
@@ -40,10 +41,12 @@ def build_imported(
             where=f"targets.{named.target.name}.quantiles",
             remedy="Leave `quantiles` out and apply again",
         )
-    training, validation = read(train_part, named, pipeline), read(validation_part, named, pipeline)
+    training = opened(train_part, named, pipeline)
+    validation = opened(validation_part, named, pipeline).sampled()
     check(pipeline, named, training, validation)
-    fitted = fit(pipeline, named, training)
-    numbers, strings = describe(pipeline, fitted, training)
+    sample = training.sampled()
+    fitted = fit(pipeline, named, sample)
+    numbers, strings = describe(pipeline, fitted, sample)
     drawn = draw_probes(numbers, strings, fitted, pipeline.training.seed)
     found = adopt(content, named, validation, drawn, pipeline.decision)
     threshold = float(found["threshold"][0]) if len(found["threshold"]) else None

@@ -1,0 +1,122 @@
+"""A part of a training set that is too large to hold: raw values are read from its file as they are
+needed. What there is of every row in memory are its label and its weight.
+
+Whatever is learned of columns as a whole, quantiles, vocabularies, the profile, is learned of a seeded
+sample. A quantile of n sampled rows is one of all rows whose rank differs by less than
+√(ln(2/δ) / 2n) but with probability δ (A. Dvoretzky, J. Kiefer, J. Wolfowitz 1956, with the constant of
+P. Massart 1990): of 1,600,000 rows by 0.13 % with δ = 0.01.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from penstock.contracts.pipeline import Pipeline
+from penstock.modelkit.rows import (
+    GROUP,
+    LABEL,
+    WEIGHT,
+    Rows,
+    RowSource,
+    check_columns,
+    labels_of,
+    objects,
+    read,
+    values_of,
+    weights_of,
+)
+from penstock.packages.parts import ModelSignature
+
+HELD = 256_000_000  # bytes of raw values that a part may hold in memory
+READ = 16_000_000  # bytes of them that are read at once
+NUMBER, TEXT = 8, 64  # bytes of a value; of a text about
+SEED = 0  # of samples: how a run is trained does not change what it is trained on
+DOUBT = 0.01
+
+
+def opened(path: Path, signature: ModelSignature, pipeline: Pipeline, held: int | None = None) -> RowSource:
+    """The part in memory, or, where it takes more than `held` bytes (HELD), in its file. Raises Invalid
+    where it lacks what the pipeline asks for.
+    """
+    held = HELD if held is None else held
+    if pq.read_metadata(path).num_rows * row_bytes(signature) <= held:
+        return read(path, signature, pipeline)
+    return StoredRows(path, signature, pipeline, held)
+
+
+def row_bytes(signature: ModelSignature) -> int:
+    """Bytes of a row's raw values in memory, about."""
+    return NUMBER * len(signature.inputs.numbers) + TEXT * len(signature.inputs.strings)
+
+
+def rank_error(rows: int) -> float:
+    """Largest difference in rank between a quantile of a sample of so many rows and that of all, but with
+    probability DOUBT.
+    """
+    return math.sqrt(math.log(2 / DOUBT) / (2 * rows))
+
+
+class StoredRows:
+    """A `RowSource`."""
+
+    def __init__(self, path: Path, signature: ModelSignature, pipeline: Pipeline, held: int) -> None:
+        self._path, self._signature, self._held = path, signature, held
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            check_columns(names, signature, path)
+            table = file.read(columns=[name for name in (LABEL, WEIGHT) if name in names])
+        self._groups = [name for name in names if name.startswith(GROUP)]
+        self.labels: np.ndarray[tuple[int], np.dtype[Any]] = labels_of(table, path, pipeline)
+        self.weights = weights_of(table, path, pipeline)
+
+    @property
+    def groups(self) -> dict[str, np.ndarray[tuple[int], np.dtype[np.object_]]]:
+        with pq.ParquetFile(self._path) as file:
+            table = file.read(columns=self._groups)
+        return {name.removeprefix(GROUP): objects(table[name]) for name in self._groups}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def chunks(self, most: int) -> Iterator[Rows]:
+        """Without groups."""
+        at = 0
+        for batch in self._batches():
+            rows = slice(at, at + batch.num_rows)
+            weights = None if self.weights is None else self.weights[rows]
+            yield from Rows(*values_of(batch, self._signature), self.labels[rows], {}, weights).chunks(most)
+            at = rows.stop
+
+    def sampled(self, held: int | None = None) -> Rows:
+        """Without groups."""
+        count = max(1, (self._held if held is None else held) // row_bytes(self._signature))
+        chosen = np.random.default_rng(SEED).choice(len(self), min(count, len(self)), replace=False)
+        chosen.sort()
+        found, at = [], 0
+        for chunk in self.chunks(len(self)):
+            first, end = np.searchsorted(chosen, (at, at + len(chunk)))
+            found.append(chunk.taken(chosen[first:end] - at))
+            at += len(chunk)
+        return Rows(
+            np.concatenate([part.numbers for part in found]),
+            np.concatenate([part.strings for part in found]),
+            self.labels[chosen],
+            {},
+            None if self.weights is None else self.weights[chosen],
+        )
+
+    def _batches(self) -> Iterator[pa.Table]:
+        inputs = self._signature.inputs
+        size = max(64, READ // row_bytes(self._signature))
+        with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=1 << 20) as file:
+            for batch in file.iter_batches(
+                size, columns=[*inputs.numbers, *inputs.strings], use_threads=False
+            ):
+                yield pa.Table.from_batches([batch])
