@@ -4,6 +4,7 @@ takes becomes a dead letter and stops nothing.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import subprocess
 import sys
@@ -196,6 +197,10 @@ def test_a_record_that_kafka_refuses_is_a_dead_letter_and_nobody_stops_for_it(hu
     (letter,) = hub.read(LETTERS)
     said = dict(letter.headers() or [])
     assert said["dlq-reason"].startswith(b"site branch-1, events 31: Kafka refuses it: ")
+    refused = spooled[odd].event.event
+    digest = hashlib.sha256(refused).hexdigest()
+    assert said["dlq-left-out"] == f"{len(refused)} bytes, sha256:{digest}".encode()
+    assert letter.value() == b""
 
 
 def test_what_is_no_position_leaves_the_hub_at_work_and_the_position_as_it_was(hub: Hub) -> None:

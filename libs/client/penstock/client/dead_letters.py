@@ -62,7 +62,8 @@ class DeadLetters:
         said = _headers(message)
         if site := said.get("dlq-site"):
             raise Invalid(
-                f"the letter does not hold the record, which site {site} forwarded: no topic takes it",
+                f"the letter does not hold the record, which site {site} forwarded: no topic takes it. It had"
+                f" {said.get('dlq-left-out')}",
                 where=identity,
                 remedy="Publish the event again where it came from, once its pipeline takes it",
             )

@@ -4,6 +4,7 @@ positions, and letters about the records that no topic takes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -79,7 +80,7 @@ class Write:
                 break
             except Exception as error:  # one record must not stop its lane for good
                 rejected[sequence] = error
-                messages.append(_letter(lane, sequence, error))
+                messages.append(_letter(lane, sequence, record, error))
         if rest.records:
             self.messages += [*messages, positions.message(lane, position)]
             self.positions[lane] = position
@@ -92,12 +93,15 @@ class Write:
             one()
 
 
-def _letter(lane: Lane, sequence: int, error: Exception) -> Produced:
-    """A letter without the record, which is a person's data: no erasure looks for it there."""
+def _letter(lane: Lane, sequence: int, record: Forwarded, error: Exception) -> Produced:
+    """A letter without the record, which is a person's data: no erasure looks for it there. Size and digest
+    tell which it was of those that its publisher still has.
+    """
+    body = record.event.event or record.prediction
     place = Partition(positions.TOPIC, 0)
     headers = dead_letters.headers_about(place, sequence, GROUP, error)
     headers |= {
-        "dlq-left-out": "the record",
+        "dlq-left-out": f"{len(body)} bytes, sha256:{hashlib.sha256(body).hexdigest()}",
         "dlq-site": lane.site,
         "dlq-reason": f"site {lane.site}, {lane.name} {sequence}: {error}"[:1000],
     }
