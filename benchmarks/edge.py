@@ -2,10 +2,10 @@
 
     python benchmarks/edge.py [--events 40000] [--json]
 
-Publish: 64 callers over gRPC, an event or ten a call, each answered when on disk; beside it the spool
-alone with as many waiting. Drain: a spool that is full of events, over gRPC through the hub's
-transactions; beside it one transactional producer with the same batches. All share this machine.
-Takes about a minute.
+Publish: 64 callers, over gRPC an event or ten a call, over HTTP an event, each answered when on disk;
+beside it the spool alone with as many waiting. Drain: a spool that is full of events, over gRPC through
+the hub's transactions; beside it one transactional producer with the same batches. All share this
+machine. Takes about a minute.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import asyncio
 import gc
 import json
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import grpc
 import uvloop
@@ -37,9 +39,11 @@ from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing.broker import EmbeddedKafka, free_ports
 from penstock.testing.wait import until_async
+from penstock_edge_gateway.site import http
 from penstock_edge_gateway.site.forwarder import RECORDS, Forwarder
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.open_inference import OpenInference
 from penstock_edge_gateway.site.pseudonym_keys import PseudonymKeys
 from penstock_edge_gateway.site.publisher import Publisher
 from penstock_edge_gateway.site.site_servicer import SiteServicer
@@ -90,13 +94,14 @@ async def rate(call: Callable[[], Awaitable[object]]) -> float:
 
 
 @contextmanager
-def site(folder: Path) -> Iterator[str]:
-    """A site that takes events; its port."""
+def site(folder: Path) -> Iterator[tuple[str, int]]:
+    """A site that takes events; its address for gRPC, and its port for HTTP."""
     command = [sys.executable, ROOT / "benchmarks" / "edge.py", "--serve", folder]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
-        yield process.stdout.readline().strip()
+        grpc_port, http_port = process.stdout.readline().split()
+        yield f"127.0.0.1:{grpc_port}", int(http_port)
     finally:
         process.kill()
         process.wait()
@@ -104,14 +109,42 @@ def site(folder: Path) -> Iterator[str]:
 
 async def published(each: int, folder: Path) -> float:
     """Events a second of callers with so many a call."""
-    with site(folder) as port:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with site(folder) as (address, _):
+        async with grpc.aio.insecure_channel(address) as channel:
             stub = site_pb2_grpc.SiteServiceStub(channel)
             batch = [json.dumps(plain(number)).encode() for number in range(each)]
             request = site_pb2.PublishRequest(pipeline="bench", source="events", events=batch)
             answer = await stub.Publish(request)
             assert answer.accepted == each, answer
             return each * await rate(lambda: stub.Publish(request))
+
+
+async def posted(folder: Path) -> float:
+    """Events a second over HTTP, one a call, each caller with a connection that it keeps."""
+    body = json.dumps(plain(0)).encode()
+    head = (
+        "POST /v1/pipelines/bench/sources/events/events HTTP/1.1",
+        "host: site",
+        f"content-length: {len(body)}",
+    )
+    request = "\r\n".join([*head, "", ""]).encode() + body
+    with site(folder) as (_, port):
+        await until_async(lambda: reached(port), what="the site listens")
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(IN_FLIGHT)]
+
+        async def post() -> None:
+            reader, writer = idle.pop()
+            writer.write(request)
+            answer = await reader.readuntil(b"\r\n0\r\n\r\n")
+            assert b'{"accepted":1,' in answer, answer
+            idle.append((reader, writer))
+
+        return await rate(post)
+
+
+def reached(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 def plain(number: int) -> dict[str, object]:
@@ -136,7 +169,7 @@ BENCH = {
 
 
 async def serve(folder: Path) -> None:
-    """A site that takes events and does nothing else; prints its port."""
+    """A site that takes events and does nothing else; prints its ports."""
     file = Pipeline.model_validate(BENCH)
     with Spool(folder / "events.db", durable=True, size=1 << 30) as spool:
         lane = Lane("events", spool)
@@ -153,9 +186,12 @@ async def serve(folder: Path) -> None:
         site_pb2_grpc.add_SiteServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
+        (http_port,) = free_ports(1)
+        models = cast(OpenInference, None)  # nobody asks for one
+        over_http = asyncio.create_task(http.serve(models, publisher, "127.0.0.1", http_port))
         gc.freeze()  # as a site does
-        print(port, flush=True)
-        await server.wait_for_termination()
+        print(port, http_port, flush=True)
+        await over_http
 
 
 async def kept(folder: Path) -> float:
@@ -249,6 +285,7 @@ def main() -> None:
         found = {
             "published_1": asyncio.run(published(1, folder)),
             "published_10": asyncio.run(published(10, folder)),
+            "posted": asyncio.run(posted(folder)),
             "kept": asyncio.run(kept(folder)),
             **drain(folder, said.events),
         }

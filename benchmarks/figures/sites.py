@@ -18,6 +18,10 @@ def of_sites(found: dict[str, Any]) -> Iterator[Figure]:
         one >= 3000,
         one >= 6000,
     )
+    posted = found["posted"]
+    yield Figure(
+        "the same over HTTP", "3,000 /s", "6,000 /s", f"{posted:,.0f} /s", posted >= 3000, posted >= 6000
+    )
     share = found["share"]
     yield Figure(
         "a site's full spool into the topics, against a transactional producer with the same batches",
