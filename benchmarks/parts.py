@@ -57,6 +57,7 @@ ALONE = (
     Part("trials", tuning.of_trials),
     Part("studies", tuning.of_studies, runs=((), ("--ray",))),
     Part("workers", tuning.of_workers, runs=((), ("--ray",))),
+    Part("auto_workers", tuning.of_auto, tuning.each_auto),
     Part("search", tuning.of_searches, runs=((f"{KEPT}/search.jsonl",),)),
     Part("picks", tuning.of_picks, runs=((f"{KEPT}/picks.jsonl",),)),
 )

@@ -4,8 +4,8 @@ Time an epoch, against two processes with a loop written by hand over the same r
 `torch.distributed` with gloo, one flat all-reduce a step, AdamW, and at the end of an epoch the
 validation loss and a checkpoint, as here. A small network (64, 32; batches of 256) is all overhead.
 
-Two workers against one, a thread each: a wide network (1024, 1024; batches of 1,024), and what
-`auto` would choose. Until the first epoch: from the request of a run of credit-risk over the stack
+Two workers against one, a thread each: a wide network (1024, 1024; batches of 1,024). Until the first
+epoch: from the request of a run of credit-risk over the stack
 to the first epoch that the trainer tells of; with `--ray` that alone, on a Ray that is started here.
 """
 
@@ -39,11 +39,9 @@ from penstock.modelkit.family import Epoch
 from penstock.modelkit.fitting import Fitting
 from penstock.modelkit.network import Shape, Tensors
 from penstock.modelkit.objective import Objective, Split
-from penstock.modelkit.probe import step_seconds
 from penstock.modelkit.training import seed_everything
 from penstock.stack.stack import Stack
-from penstock_trainer.workers.pays import Choice, Probe, done_before, steps_of, weighed
-from penstock_trainer.workers.port import Ended, Measured, Order
+from penstock_trainer.workers.port import Ended, Order
 from penstock_trainer.workers.processes import Processes
 
 COLUMNS, SEED, REPEATS = 50, 7, 3
@@ -163,21 +161,7 @@ def wide(folder: Path) -> dict[str, Any]:
     given = fitting((1024, 1024), 20_000, 1024, epochs=3)
     with closing(Processes()) as workers:
         two = [*together(workers, given, folder)]
-        choice = chosen(workers, given, folder, epochs=30)
-    return {"one_s": min(b - a for a, b in itertools.pairwise(one)), "two_s": min(two)} | choice
-
-
-def chosen(workers: Processes, given: Fitting, folder: Path, epochs: int) -> dict[str, Any]:
-    """Choice of `auto` for as many epochs."""
-    alone, left = step_seconds(given, 10), steps_of(given) * epochs // given.plan.epochs
-    probe = Probe(2, alone, left)
-    found: Choice | None = done_before(alone, left)
-    workers.start(Order(folder / "fitting.pt", folder / "checkpoint.pt", 2, steps=probe.steps))
-    while found is None:
-        for told in workers.wait(1.0):
-            if isinstance(told, Measured):
-                found = weighed(probe, told.step_s)
-    return {"auto": found.workers, "because": found.because}
+    return {"one_s": min(b - a for a, b in itertools.pairwise(one)), "two_s": min(two)}
 
 
 def first_epoch(stack: Stack) -> float:

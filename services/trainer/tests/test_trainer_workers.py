@@ -27,7 +27,7 @@ from penstock.testing.wait import until
 from penstock_trainer.job import run
 from penstock_trainer.settings import Settings
 from penstock_trainer.workers.choice import spread
-from penstock_trainer.workers.pays import Choice, Probe, weighed
+from penstock_trainer.workers.pays import Alone, Choice, Probe, done_before, weighed
 from penstock_trainer.workers.port import Ended, Order
 from penstock_trainer.workers.processes import Processes
 from penstock_trainer.workers.spread import Spread
@@ -185,9 +185,41 @@ def test_few_rows_are_not_worth_several_workers(tmp_path: Path) -> None:
     ],
 )
 def test_several_workers_must_pay(together: float, workers: int, said: str) -> None:
-    found = weighed(Probe(workers=2, alone=0.010, left=10_000), together)
+    found = weighed(Probe(workers=2, alone=Alone(0.010), left=10_000), together)
     assert found.workers == workers
     assert said in found.because
+
+
+def test_threads_must_pay_and_several_workers_are_measured_where_that_costs_little() -> None:
+    one = Alone(0.010)
+    assert one.or_on(2, 0.0097) == one
+    two = one.or_on(2, 0.006)
+    assert two == Alone(0.006, 2)
+    few = done_before(two, 10_000)
+    assert few is not None
+    assert (few.workers, few.threads) == (1, 2)
+    assert "one worker on 2 threads: it needs at most 60.0 s" in few.because
+    assert done_before(two, 30_000) is None
+    assert weighed(Probe(2, two, 30_000), 0.0059).threads == 2
+
+
+def test_a_training_on_all_threads_is_the_same_each_time(tmp_path: Path) -> None:
+    """A wide network, whose sums are shared among threads; on one again when it is done."""
+    spread = Spread(None, "auto", tmp_path / "work", lambda _: None)  # type: ignore[arg-type]
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "choice.json").write_text('{"workers": 1, "because": "", "threads": 2}')
+    files = parts(tmp_path)
+    wide = lend(model={"type": "mlp", "hidden": [512, 512]})
+    seen: list[int] = []
+
+    def trained() -> str:
+        return build(
+            wide, *files, loop=spread, on_epoch=lambda _: seen.append(torch.get_num_threads())
+        ).weights
+
+    assert trained() == trained()
+    assert set(seen) == {2}
+    assert torch.get_num_threads() == 1
 
 
 def test_what_was_chosen_before_a_crash_stays(tmp_path: Path) -> None:

@@ -56,19 +56,25 @@ class Fitting:
         *,
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        threads: int = 1,
     ) -> tuple[Epoch, ...]:
-        """`training.train`, on one thread; raises what that does, and PeerLost."""
-        torch.set_num_threads(1)
+        """`training.train`, on so many threads; raises what that does, and PeerLost. The same number of
+        threads gives the same bits.
+        """
+        torch.set_num_threads(threads)
         torch.set_rng_state(self.random)
-        return train(
-            self.network,
-            self.objective,
-            self.training,
-            self.validation,
-            self.plan,
-            seed=self.seed,
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
-            group=group,
-            device=self.device,
-        )
+        try:
+            return train(
+                self.network,
+                self.objective,
+                self.training,
+                self.validation,
+                self.plan,
+                seed=self.seed,
+                checkpoint=checkpoint,
+                on_epoch=on_epoch,
+                group=group,
+                device=self.device,
+            )
+        finally:
+            torch.set_num_threads(1)

@@ -15,11 +15,13 @@ from penstock.modelkit.optimizers import optimizer_of
 WARM_UP = 3  # steps that fill caches
 
 
-def step_seconds(fitting: Fitting, steps: int, group: ProcessGroup | None = None) -> float:
+def step_seconds(
+    fitting: Fitting, steps: int, group: ProcessGroup | None = None, *, threads: int = 1
+) -> float:
     """Median time of so many steps on rows of the training split, by one worker or by this one of a
     `group`; the training that follows is untouched.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     device, plan = fitting.device, fitting.plan
     place = device.place(0 if group is None else group.rank)
     network = copy.deepcopy(fitting.network).to(place)

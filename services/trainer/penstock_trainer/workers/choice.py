@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @contextmanager
 def spread(pipeline: Pipeline, folder: Path, settings: Settings, tell: Tell) -> Iterator[Loop | None]:
     """The loop that a family of networks is trained by; None for others. That of several workers has
-    begun to load: enter it in the main thread. Raises Invalid where there is no such processor.
+    begun to load, unless they must first be shown to pay: enter it in the main thread. Raises Invalid
+    where there is no such processor.
     """
     if not pipeline.model.workers:
         yield None
@@ -33,15 +34,15 @@ def spread(pipeline: Pipeline, folder: Path, settings: Settings, tell: Tell) -> 
         return
     from penstock_trainer.workers.spread import Spread
 
-    with closing(_opened(settings)) as workers:
+    with closing(_opened(settings, warm=wanted != "auto")) as workers:
         yield Spread(workers, wanted, folder, tell, device)
 
 
-def _opened(settings: Settings) -> Workers:
+def _opened(settings: Settings, *, warm: bool) -> Workers:
     if settings.cluster is None:
         from penstock_trainer.workers.processes import Processes
 
-        return Processes()
+        return Processes(warm=warm)
     from penstock_trainer.workers.ray import RayWorkers
 
     address = None if settings.cluster == LOCAL_RAY else settings.cluster

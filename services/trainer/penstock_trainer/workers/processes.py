@@ -51,15 +51,21 @@ class Processes:
     """Make it in the caller's main thread, and call it from there."""
 
     def __init__(
-        self, module: str = MODULE, environment: Mapping[str, str] | None = None, *, loopback: bool = True
+        self,
+        module: str = MODULE,
+        environment: Mapping[str, str] | None = None,
+        *,
+        loopback: bool = True,
+        warm: bool = True,
     ) -> None:
-        """Begins to load torch, and does not wait. `module` runs as each worker. `loopback`: none of them
-        is on another machine.
+        """Begins to load torch, and does not wait; or, not `warm`, with the first order. `module` runs as
+        each worker. `loopback`: none of them is on another machine.
         """
         self.most = len(os.sched_getaffinity(0))
         usual = {"OMP_NUM_THREADS": "1", **(LOOPBACK if loopback else {})}
         self._server = ForkServer(module, {**usual, **(environment or {})})
-        self._server.warm(())
+        if warm:
+            self._server.warm(())
         self._workers: list[Worker] = []
         self._pipes = selectors.DefaultSelector()
         self._orders = 0

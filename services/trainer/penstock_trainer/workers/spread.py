@@ -5,6 +5,7 @@ the checkpoint when one dies.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,16 @@ from penstock.modelkit.fitting import Fitting
 from penstock.modelkit.network import Trainable
 from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.probe import step_seconds
-from penstock_trainer.workers.pays import STEPS, Choice, Probe, done_before, steps_of, weighed
+from penstock_trainer.workers.pays import (
+    STEPS,
+    THREADS_FROM_S,
+    Alone,
+    Choice,
+    Probe,
+    done_before,
+    steps_of,
+    weighed,
+)
 from penstock_trainer.workers.port import Ended, Measured, Order, Workers
 
 log = structlog.get_logger(__name__)
@@ -68,7 +78,7 @@ class Spread:
         choice = self._choice(fitting, file)
         self._tell({"workers": choice.workers, "because": choice.because})
         if choice.workers == 1:
-            return fitting.train(checkpoint=checkpoint, on_epoch=on_epoch)
+            return fitting.train(checkpoint=checkpoint, on_epoch=on_epoch, threads=choice.threads)
         if not file.exists():
             fitting.write(file)
         self._train(Order(file, kept, choice.workers), on_epoch)
@@ -88,19 +98,27 @@ class Spread:
         return found
 
     def _measured(self, fitting: Fitting, file: Path) -> Choice:
-        alone = step_seconds(fitting, STEPS)
         left = steps_of(fitting)
+        alone = self._alone(fitting, left)
         if done := done_before(alone, left):
             return done
         probe = Probe(self._workers.most, alone, left)
         if probe.workers < 2:
-            return Choice(1, "one worker: no second processor is free")
+            return alone.chosen("no second processor is free")
         fitting.write(file)
         order = Order(file, file, probe.workers, steps=probe.steps)
         measured = [told.step_s for told in self._until_ended(order) if isinstance(told, Measured)]
         if not measured:
-            return Choice(1, "one worker: several could not be measured")
+            return alone.chosen("several could not be measured")
         return weighed(probe, measured[0])
+
+    def _alone(self, fitting: Fitting, left: int) -> Alone:
+        """One worker as it is fastest: on one thread, or on all of the cores that this process has."""
+        alone = Alone(step_seconds(fitting, STEPS))
+        cores = len(os.sched_getaffinity(0))
+        if cores == 1 or self._device is not CPU or left * alone.step_s < THREADS_FROM_S:
+            return alone
+        return alone.or_on(cores, step_seconds(fitting, STEPS, threads=cores))
 
     # -- training ----------------------------------------------------------------------------------
 
