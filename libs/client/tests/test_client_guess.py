@@ -143,6 +143,12 @@ def test_a_column_that_says_no_more_than_the_most_frequent_class_is_no_leak(tmp_
         ("class:n debts:n", "debts", "regression"),
         ("thing:n x1:n x2:n x3:n x4:n", "thing", "regression"),
         ("lohn:n debts:n other:n", "lohn", "regression"),
+        ("thing:n y:abc other:n", "y", "multiclass"),
+        ("thing:n x:n y:n some:n", "some", "regression"),
+        ("thing:n depth:n depth2:n sqrtDepth:n", "thing", "regression"),
+        ("color:abc time:n delta:ny other:n", "time", "regression"),
+        ("thing:n subsample:ny", "thing", "regression"),
+        ("thing:n here:ab known:ny IndHere:xy", "known", "binary"),
     ],
 )
 def test_a_target_is_named_as_an_answer_or_stands_at_an_end(
@@ -165,6 +171,52 @@ def test_a_file_is_named_after_its_target(tmp_path: Path) -> None:
     rows = [f"{draw.random():.3f},{draw.random():.3f},{draw.random():.3f}" for _ in range(60)]
     path.write_text("\n".join(["distance,minutes_of_delivery,stops", *rows]) + "\n")
     assert first(read_table(path)).guess.target.field.name == "minutes_of_delivery"
+
+
+def test_two_kinds_of_what_a_file_is_named_after_are_no_answer(tmp_path: Path) -> None:
+    path, draw = tmp_path / "solder.csv", random.Random(1)
+    rows = [f"{draw.choice('ab')},{draw.choice('xyz')},{draw.random():.3f}" for _ in range(60)]
+    path.write_text("\n".join(["solder,mask,skipped", *rows]) + "\n")
+    assert first(read_table(path)).guess.target.field.name == "skipped"
+
+
+def test_what_says_that_a_duration_was_cut_off_is_no_input(tmp_path: Path) -> None:
+    path, draw = tmp_path / "patients.csv", random.Random(1)
+    rows = [f"{draw.random():.3f},{draw.randint(0, 1)},{draw.randint(20, 90)}" for _ in range(60)]
+    path.write_text("\n".join(["time,censored,height", *rows]) + "\n")
+    guess = first(read_table(path)).guess
+    assert guess.target.field.name == "time"
+    assert {one.name for one in guess.fields if one.left_out} == {"censored"}
+
+
+def test_a_copy_of_a_count_is_a_leak_however_rare_its_high_values(tmp_path: Path) -> None:
+    path, draw = tmp_path / "students.csv", random.Random(1)
+    counts = [min(int(draw.expovariate(0.6)) ** 2, 80) for _ in range(200)]
+    rows = [f"{draw.random():.3f},{count + draw.random() / 50:.3f},{count}" for count in counts]
+    path.write_text("\n".join(["height,told,articles", *rows]) + "\n")
+    assert {one.name for one in first(read_table(path)).guess.fields if one.left_out} == {"told"}
+
+
+def test_a_panel_s_first_column_numbers_who_was_asked(tmp_path: Path) -> None:
+    """Thirty people with six rows each, in no order; as many drawn at random number nobody."""
+    path, draw = tmp_path / "panel.csv", random.Random(1)
+    for numbers, entity in ((list(range(1, 31)) * 6, "panelist"), (draw.choices(range(1, 31), k=180), None)):
+        draw.shuffle(numbers)
+        rows = [f"{number},{draw.random():.3f},{draw.random():.3f}" for number in numbers]
+        path.write_text("\n".join(["panelist,income,height", *rows]) + "\n")
+        found = first(read_table(path)).guess.entity
+        assert (found.name if found else None) == entity
+
+
+def test_a_mere_guess_names_the_next_one(tmp_path: Path) -> None:
+    path, draw = tmp_path / "some.csv", random.Random(1)
+    rows = [f"{draw.choice('abc')},{draw.random():.3f},{draw.random():.3f}" for _ in range(60)]
+    path.write_text("\n".join(["color,thing,other", *rows]) + "\n")
+    found = first(read_table(path))
+    assert found.guess.target.close
+    assert (
+        f"a mere guess, as the last column; is it the one, or `{found.guess.target.close[0]}`" in found.text
+    )
 
 
 def test_what_a_group_of_rows_has_in_common_is_no_answer_of_a_row(tmp_path: Path) -> None:
@@ -266,7 +318,18 @@ def test_a_target_has_the_type_of_its_values(
 
 @pytest.mark.parametrize(
     "name",
-    ["Sexe", "native-country", "ForeignWorker", "estado_civil", "DOB", "policy_holder_age", "afam", "single"],
+    [
+        "Sexe",
+        "native-country",
+        "ForeignWorker",
+        "estado_civil",
+        "DOB",
+        "policy_holder_age",
+        "afam",
+        "single",
+        "birth_yr",
+        "kid5",
+    ],
 )
 def test_protected_names_in_several_languages(name: str) -> None:
     assert names.protected(name)
@@ -284,6 +347,8 @@ def test_protected_names_in_several_languages(name: str) -> None:
         "HouseAge",
         "black_list",
         "age_of_domain",
+        "birth_qrtr",
+        "birth_weight",
     ],
 )
 def test_names_that_only_look_protected(name: str) -> None:

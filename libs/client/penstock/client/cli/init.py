@@ -16,6 +16,7 @@ from penstock.client.guess.fields import Field
 from penstock.client.guess.infer import First, first
 from penstock.client.guess.report import report as page
 from penstock.client.guess.table import Table, read_table
+from penstock.client.guess.targets import Target
 from penstock.contracts.load import BadPipeline, read
 from penstock.contracts.rules import nearest
 
@@ -54,12 +55,7 @@ def init(
         lacks = [problem.show(str(to)) for problem in error.problems]
     left = [f"left out  {one.name}: {one.left_out}" for one in found.guess.fields if one.left_out]
     guess = found.guess.target
-    said = f"target    {guess.field.name}: {guess.task}"
-    said += f", positive {guess.positive}" if guess.positive is not None else ""
-    if guess.close:
-        said += f"; nearly as likely: {' or '.join(guess.close)} (--target {guess.close[0]})"
-    elif guess.mere:
-        said += f"; a mere guess, {guess.why}: another by --target COLUMN"
+    guarded = ", ".join(one.name for one in found.guess.fields if one.protected)
     next_step = f"wrote {to}. {'Mend that' if lacks else 'Read it'}, then: penstock validate {to}"
     document = {
         "file": str(to),
@@ -68,7 +64,19 @@ def init(
         "type": guess.task,
         "close": list(guess.close),
     }
-    show(document, said, *left, *lacks, next_step, as_json=as_json_)
+    said = [_said(guess), f"protected {guarded or 'none by its name; name those that are in the file'}"]
+    show(document, *said, *left, *lacks, next_step, as_json=as_json_)
+
+
+def _said(target: Target) -> str:
+    """The target, how sure it is, and how to take another."""
+    said = f"target    {target.field.name}: {target.task}"
+    said += f", positive {target.positive}" if target.positive is not None else ""
+    said += f"; a mere guess, {target.why}" if target.mere else ""
+    if target.close:
+        said += f"; {'else' if target.mere else 'nearly as likely:'} {' or '.join(target.close)}"
+        said += f": --target {target.close[0]}"
+    return said
 
 
 def answers_come() -> bool:

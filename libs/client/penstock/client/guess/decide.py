@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from statistics import fmean, pvariance
 
 from penstock.client.declared import text_of
-from penstock.client.guess import names
+from penstock.client.guess import names, outcomes
 from penstock.client.guess.fields import Field, field_of
 from penstock.client.guess.kinds import is_time
 from penstock.client.guess.table import Column, Table
@@ -18,6 +19,7 @@ _NAMES_A_TIME = re.compile(
     r"(?:^|_)(?:ts|at|on|time|timestamp|date|datum|fecha)$|(?:Time|Date|Timestamp)$|^(?:time|date|timestamp)",
     re.IGNORECASE,
 )
+_FEWEST_PEOPLE = 20
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,18 @@ def _entity(columns: list[Column], identity: Column | None) -> Column | None:
             continue
         if column.name.lower().endswith(("number", "no", "index", "nr")):
             continue
-        if len(column.counts) > 20 and (column.numbers is None or column.whole):
+        if len(column.counts) > _FEWEST_PEOPLE and (column.numbers is None or column.whole):
             return column
-    return None
+    first = columns[0] if columns and identity is None else None
+    return first if first and _asked_as_often(first) else None
+
+
+def _asked_as_often(column: Column) -> bool:
+    """Tells whether a column numbers those of a panel, each asked about as often: counts from about 1, each
+    with rows that vary less than chance has them (index of dispersion). A time is none of them.
+    """
+    counts = list(column.counts.values())
+    if column.missing or not column.whole or outcomes.names_a_time(column.name):
+        return False
+    numbered = len(counts) > _FEWEST_PEOPLE and 0 <= min(column.numbers or [0]) <= 1
+    return numbered and fmean(counts) >= 3 and pvariance(counts) < fmean(counts) / 4

@@ -13,6 +13,7 @@ from penstock.client.declared import text_of
 from penstock.client.guess.decide import Baseline, Guess
 from penstock.client.guess.fields import Field
 from penstock.client.guess.names import afterwards
+from penstock.client.guess.outcomes import names_a_censoring, names_a_duration
 from penstock.client.guess.table import Column
 
 _ROWS = 5_000
@@ -36,10 +37,14 @@ def leaks(guess: Guess) -> dict[str, str]:
     picked, labels = _labelled(guess)
     target, measure = guess.target.field, _SHOWN[guess.target.task]
     groups, found = _groups(guess, picked), {}
+    duration = guess.target.task == "regression" and names_a_duration(target.column.name)
     for one in guess.inputs():
         column = one.column
         if _is_twin(column, target.column):
             found[one.name] = f"a twin of `{target.name}`: each value of one goes with one of the other"
+            continue
+        if duration and one.of_two and names_a_censoring(column.name):
+            found[one.name] = f"says if `{target.name}` ended or was cut off: known only afterwards"
             continue
         if one.type == "text" or len(labels) < _FEWEST:
             continue
@@ -194,7 +199,17 @@ def _alone(one: Field, rows: list[int], labels: Array, task: str, groups: Array 
             return 0.0
     if task == "binary":
         return float(roc_auc_score(labels, said[:, 1]))
-    return float(accuracy_score(labels, said) if task == "multiclass" else r2_score(labels, said))
+    if task == "multiclass":
+        return float(accuracy_score(labels, said))
+    return max(float(r2_score(labels, said)), _linear(column[:, 0], labels))
+
+
+def _linear(column: Array, labels: Array) -> float:
+    """Square of the correlation: a tree cannot follow a copy to its rare high values."""
+    known = np.isfinite(column)
+    if known.sum() < 0.9 * len(column) or np.ptp(column[known]) == 0:
+        return 0.0
+    return float(np.corrcoef(column[known], labels[known])[0, 1] ** 2)
 
 
 def _inputs(one: Field, rows: list[int]) -> Array:

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 
 _NAMES_A_ROW = re.compile(
-    r"(?:^|[_.-])(?i:id|uuid|guid|key|nr|number|no|rownames|index)$|[a-z](?:Id|ID|Uuid|UUID|Key)$"
+    r"(?:^|[_.-])(?i:[cpu]?id|idcode|uuid|guid|key|nr|number|no|rownames|index)$|[a-z](?:Id|ID|Uuid|UUID|Key)$"
 )
 
 
@@ -28,7 +28,7 @@ _PROTECTED = {
     " nacionalidad nazionalita immigrant migrant foreign foreignworker native",
     "marital status": "marital married marr familienstand matrimonial matrimoniale civil maritalstatus"
     " maritl divorced spouse zivilstand rlthp single",
-    "pregnancy or parenthood": "pregnant pregnancy schwanger children kids kinder enfants hijos numdeps",
+    "pregnancy or parenthood": "pregnant pregnancy schwanger children kids kinder enfants hijos numdeps kid",
     "sexual orientation": "orientation lgbt",
     "political opinion or union": "political party union gewerkschaft syndicat sindicato",
     "genes": "genetic genotype mutation mutant",
@@ -40,12 +40,13 @@ _ONLY_WITH = {
     "civil": {"status", "estado", "etat", "stato"},
     "orientation": {"sexual"},
     "native": {"country", "born", "language"},
-    "alter": set(),
-    "male": set(),
-    "black": set(),
-    "single": set(),
-    "female": set(),
-}  # words that mean it beside one of these alone; with none of them, standing alone
+    "birth": {"", "date", "day", "month", "year", "yr", "dt", "time"},
+    "alter": {""},
+    "male": {""},
+    "black": {""},
+    "single": {""},
+    "female": {""},
+}  # words that mean it beside one of these alone; "" stands for nothing beside it
 _THINGS = listed(
     "house home building property car vehicle machine equipment account policy loan contract product file"
     " domain site website page company firm business device server engine tree roof battery invoice"
@@ -55,6 +56,7 @@ _PEOPLE = listed(
     "holder owner customer client applicant person driver buyer tenant employee user member patient subject"
     " household student kunde cliente"
 )
+_FIRMS = listed("company firm firma entreprise societe empresa azienda impresa")
 _PERSONAL = listed(
     "firstname lastname surname fullname vorname nachname familienname prenom nom nombre apellido apellidos"
     " cognome email mail phone telephone telefon telefono mobile handy address adresse anschrift direccion"
@@ -70,6 +72,16 @@ _AFTERWARDS = listed(
 _POSITIVE = listed(
     "yes true y 1 bad default defaulted churn churned fraud positive pos malignant spam died dead approved"
     " good_risk ja oui si sim presence present case failure failed fail abnormal survived"
+)
+_YES_AND_NO = (
+    {"yes", "no"},
+    {"y", "n"},
+    {"true", "false"},
+    {"ja", "nein"},
+    {"oui", "non"},
+    {"si", "no"},
+    {"sí", "no"},
+    {"sim", "não"},
 )
 _FEW = 20  # values, of which none finds a person
 _VALUES = {
@@ -103,7 +115,7 @@ def protected(name: str) -> str | None:
     of_a_thing = bool(_THINGS & set(found)) and not _PEOPLE & set(found)
     for word in [*found, "".join(found)]:
         beside = _ONLY_WITH.get(word)
-        if word in _WHY and (beside is None or (beside & set(found)) or (not beside and len(found) == 1)):
+        if word in _WHY and (beside is None or beside & set(found if len(found) > 1 else [""])):
             return None if of_a_thing and _WHY[word] == "age" else _WHY[word]
     return None
 
@@ -141,13 +153,18 @@ def names_a_row(name: str) -> bool:
 
 
 def is_somebody(name: str) -> bool:
-    """Tells whether a column is called as a person, no more: `subject`."""
-    return "".join(words(name)) in _PEOPLE
+    """Tells whether a column is called as a person or a firm, no more: `subject`."""
+    return "".join(words(name)) in _PEOPLE | _FIRMS
 
 
 def names_somebody(name: str) -> bool:
     """Tells whether an id is that of a person, who has more to lose than a thing."""
     return bool(set(words(name)) & _PEOPLE)
+
+
+def answer_yes_or_no(values: Iterable[str]) -> bool:
+    """Tells whether two values are a yes and a no, in words."""
+    return {value.strip().lower().rstrip(".") for value in values} in _YES_AND_NO
 
 
 def says_yes(value: str) -> bool:

@@ -28,7 +28,8 @@ _EVENTS = listed(
     " malignant diseased defective kundigung gekundigt ausfall ausgefallen betrug gekauft uberlebt"
     " gestorben zahlungsausfall abgang resilie desabonne impaye fraude survecu decede achete deces"
     " abandono impago moroso sobrevivio fallecido comprado muerte abbandono frode deceduto sopravvissuto"
-    " acquistato"
+    " acquistato inlf premature preterm lowbirthweight affected event infection readmission relapsing"
+    " presence detected conversion conviction rearrest rearrested admit admission dropped quits"
 )
 """Any word of a column with two values: something happened, or not."""
 _SURELY = listed(
@@ -40,7 +41,9 @@ _PERHAPS = listed(
     " happy happiness poverty rating rank direction buy click fail failure pass success survival"
     " mortality win late returned quit insurance claim claimed accident disease case sick ill cancer"
     " detected defect broken answer answered correct smoker smoke smoking smokes drinker owner owns"
-    " entscheidung zufriedenheit satisfaccion decisione"
+    " entscheidung zufriedenheit satisfaccion decisione approve support favor favour trust attitude"
+    " agreement sureness certainty confidence condition affiliation stage injury symptoms depressed"
+    " depression diabetes hypertension stroke asthma anemia zustand"
 )
 """Last word of a column with few values."""
 _AMOUNTS = listed(
@@ -48,13 +51,17 @@ _AMOUNTS = listed(
     " revenue sales profit demand rating yield strength ridership consumption mileage mpg emissions gpa"
     " fare tip premium payment spending turnover output production efficiency preis miete umsatz lohn"
     " gehalt kosten einkommen prix loyer salaire revenu precio salario ventas ingresos costo prezzo"
-    " affitto stipendio"
+    " affitto stipendio earn earns birthweight birthwt bwt bwght expend investment gdp exports patents"
+    " citations articles publications arrests defects errors failures goals runs abundance richness"
+    " biomass catch nox ozone latency loyers gastos ingreso reddito spesa ventes vendite ausgaben"
 )
 """Last words that name a target with numbers."""
 _LESSER = listed(
     "amount value count total rate delay duration visits trips rides claims deaths crimes"
     " crime accidents crashes points marks hours stay los time growth loss size change concentration"
-    " level volume ach achievement attainment exam test math reading skill knowledge conc"
+    " level volume ach achievement attainment exam test math reading skill knowledge conc correct mark"
+    " grade invest returns productivity energy unemployment unemp admissions doctor"
+    " attendance absences bmi glucose cholesterol hardness viscosity vocab vocabulary density"
 )
 _FORMER = listed(
     "prior previous prev past former earlier lag lagged last pre before initial baseline base history"
@@ -76,10 +83,20 @@ _CIRCUMSTANCES = listed(
     " dia ciudad pais grupo anno mese giorno citta paese gruppo"
 )
 """Who, where, when and under which treatment: known before, whatever was asked."""
+_TIMES = ("day", "date", "week", "month", "year", "hour")
+_CENSORED = listed("censor censored censoring cens zensiert censure censurado")
+"""Whether a duration ended or only its watching did."""
+_DURATIONS = listed(
+    "time duration days weeks months years hours survival lifetime futime dauer duree duracion"
+)
 _MEASURES = listed(
     "length width height depth diameter thickness radius perimeter temperature temp humidity pressure"
     " wind rain weight color colour shape material"
 )
+
+
+_OCCASIONS = listed("time visit wave round session trial occasion phase zeit temps tiempo tempo")
+"""When each was asked, where there are few of them."""
 
 
 def names_a_target(name: str, *, few: bool) -> bool:
@@ -125,7 +142,26 @@ def names_what_comes_after(name: str) -> bool:
 
 
 def names_a_circumstance(name: str) -> bool:
-    return bool(set(words(name)) & _CIRCUMSTANCES)
+    found = words(name)
+    within = any(word.endswith(one) for word in found for one in _CIRCUMSTANCES if len(one) > 4)
+    return bool(set(found) & _CIRCUMSTANCES) or within or names_a_time(name)
+
+
+def names_a_time(name: str) -> bool:
+    return any(word.endswith(_TIMES) for word in words(name)[-1:])
+
+
+def names_an_occasion(name: str) -> bool:
+    """Tells whether a column of few values is when it was asked, as of all the same times."""
+    return bool({*words(name)[-1:]} & _OCCASIONS)
+
+
+def names_a_duration(name: str) -> bool:
+    return bool({*words(name)[-1:]} & _DURATIONS)
+
+
+def names_a_censoring(name: str) -> bool:
+    return bool({*words(name)} & _CENSORED) or words(name) == ["delta"]
 
 
 def names_a_measure(name: str) -> bool:
@@ -145,9 +181,12 @@ def names_the_file(name: str, file: str) -> bool:
 
 
 def _ends(found: list[str], known: frozenset[str]) -> bool:
-    """Tells whether the last word is known, or ends with a known one: `lwage`, `brcancer`."""
+    """Tells whether the last word is known, ends with a known one, or is the logarithm of one: `brcancer`,
+    `lwage`.
+    """
     return any(
-        last in known or any(last.endswith(word) for word in known if len(word) > 3) for last in found[-1:]
+        {last, last.removeprefix("l")} & known or any(last.endswith(word) for word in known if len(word) > 3)
+        for last in found[-1:]
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from penstock.client.guess import outcomes
 from penstock.client.guess.fields import FEW_NUMBERS, Field
 from penstock.client.guess.kinds import as_codes
-from penstock.client.guess.names import says_yes
+from penstock.client.guess.names import answer_yes_or_no, says_yes, words
 from penstock.client.guess.table import Column, Table
 from penstock.contracts.errors import Invalid
 from penstock.contracts.measures import Task
@@ -34,11 +34,11 @@ class Target:
     positive: str | None = None
     why: str = ""
     close: tuple[str, ...] = ()
-    """Fields that are nearly as likely."""
+    """Fields that are nearly as likely; of a mere guess the next one at least."""
 
     @property
     def mere(self) -> bool:
-        """Tells whether nothing but its place or its values speaks for it."""
+        """Tells whether its name does not speak for it: its place or its values at most."""
         return self.why not in ("as you said", "") and BY_NAME not in self.why
 
 
@@ -70,8 +70,11 @@ def target_of(fields: list[Field], table: Table, *, chosen: str | None, positive
     if said:
         return _typed(said[0], table, positive, "as you said")
     first, *others = _ranked(fields, able, table.path.stem)
-    close = tuple(one.field.name for one in others[:2] if one.points > first.points - CLOSE)
-    return replace(_typed(first.field, table, positive, first.why), close=close)
+    found = _typed(first.field, table, positive, first.why)
+    close = [one.field.name for one in others[:2] if one.points > first.points - CLOSE]
+    if found.mere and not close:
+        close = [one.field.name for one in others[:1]]
+    return replace(found, close=tuple(close))
 
 
 def _able(one: Field) -> bool:
@@ -84,14 +87,20 @@ def _able(one: Field) -> bool:
 def _ranked(fields: list[Field], able: list[Field], file: str) -> list[_Likely]:
     """The likeliest first; of equals the later one."""
     alone = sum(one.of_two and not one.protected for one in able) == 1
-    series = _series(fields)
+    series, named = _series(fields), {one.name.lower() for one in fields}
+    censored = any(outcomes.names_a_censoring(one.column.name) and one.of_two for one in fields)
+    subjects = [one for one in able if outcomes.is_the_subject(one.column.name, file)]
     lone = [one for one in able if one.name not in series and not one.protected]
     found = []
     for one in able:
         signs = [*_by_name(one), *_by_place(one, fields), *_by_values(one, alone=alone)]
+        if censored and one.type == "number" and outcomes.names_a_duration(one.column.name):
+            signs.append((3.0, BY_NAME))
+        if _derived(one.name, named):
+            signs.append((-2.0, ""))
         if outcomes.names_the_file(one.column.name, file):
-            signs.append((6.0, BY_NAME))
-        elif outcomes.is_the_subject(one.column.name, file):
+            signs.append((6.0 if _answers(one.column) else -2.0, BY_NAME))
+        elif subjects == [one] and not outcomes.names_a_circumstance(one.column.name):
             signs.append((3.0, BY_NAME))
         if one.name in series:
             signs.append((-2.0, ""))
@@ -135,6 +144,19 @@ def _series(fields: list[Field]) -> set[str]:
     return {one.name for each in long for _, one in each} - (skipping & {fields[-1].name})
 
 
+def _derived(name: str, others: set[str]) -> bool:
+    """Tells whether a column is a power, a root or one value of another: an input."""
+    if words(name)[:1] in (["ind"], ["dummy"], ["dum"]):
+        return True
+    found = re.fullmatch(r"(sqrt|sq)?_?(\w+?)_?(\d|sq|squared)?", name.lower())
+    return bool(found and (found[1] == "sqrt" or ((found[1] or found[3]) and found[2] in others)))
+
+
+def _answers(column: Column) -> bool:
+    """Tells whether values are more than two, or one a yes; else they are kinds of what was studied."""
+    return len(column.counts) > 2 or any(says_yes(value) for value in column.counts)
+
+
 def _by_name(one: Field) -> Iterator[tuple[float, str]]:
     name, few = one.column.name, one.type != "number" or _few(one)
     if outcomes.names_a_target(name, few=few):
@@ -153,7 +175,7 @@ def _by_name(one: Field) -> Iterator[tuple[float, str]]:
         yield 1.0, BY_NAME
     if outcomes.names_what_was_before(name):
         yield -3.0, ""
-    if outcomes.names_a_circumstance(name):
+    if outcomes.names_a_circumstance(name) or (few and not one.of_two and outcomes.names_an_occasion(name)):
         yield -2.0, ""
     if outcomes.names_a_measure(name):
         yield -1.0, ""
@@ -164,16 +186,19 @@ def _by_name(one: Field) -> Iterator[tuple[float, str]]:
 
 
 def _by_place(one: Field, fields: list[Field]) -> Iterator[tuple[float, str]]:
-    lone = one.name.lower() == "y"
-    if one is fields[-1]:
-        yield (8.0, BY_NAME) if lone else (2.0, "as the last column")
+    if one.name.lower() == "y" and (len(fields) <= 3 or all(other.name.lower() != "x" for other in fields)):
+        yield 8.0, BY_NAME  # else it is half of a place
+    elif one is fields[-1]:
+        yield 2.0, "as the last column"
     elif one is fields[0]:
-        yield (8.0, BY_NAME) if lone else (1.5, "as the first column")
+        yield 1.5, "as the first column"
 
 
 def _by_values(one: Field, *, alone: bool) -> Iterator[tuple[float, str]]:
     if one.of_two and not outcomes.names_a_circumstance(one.column.name):
         yield (2.0, "as the only one of two values") if alone else (1.0, "")
+        if answer_yes_or_no(one.column.counts):
+            yield 1.0, "as an answer of yes or no"
     elif one.type != "number" and len(one.column.counts) > _MANY_CLASSES:
         yield -2.0, ""
 

@@ -129,7 +129,8 @@ def _targets(guess: Guess) -> Iterator[str]:
     total = len(one.column.present)
     shares = ", ".join(f"{value[:30]} {count / total:.1%}" for value, count in shown)
     others = " or ".join(f"`{name}`" for name in target.close)
-    why = f"{target.why}; is it the one{f', or {others}' if others else ''}?" + (
+    guessed = "a mere guess, " if target.mere else ""
+    why = f"{guessed}{target.why}; is it the one{f', or {others}' if others else ''}?" + (
         "" if target.task == "regression" else f" {shares}"
     )
     yield f"  {_quoted(one.name)}: {{from: events.{one.name}, type: {target.task}{positive}}}  # {_line(why)}"
