@@ -33,11 +33,13 @@ from penstock.packages.admission import Admission, from_artifacts
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 from penstock.serving.protocol.tensors import from_bytes
+from penstock.testing import packages
 from penstock.testing.broker import free_ports
 from penstock.testing.promoting import NAME, Registry
 from penstock.testing.wait import until_async
 from penstock_edge_gateway.site.engine import DATATYPES
 from penstock_edge_gateway.site.identity import SiteIdentity
+from penstock_edge_gateway.site.pipelines import Pipelines
 from penstock_edge_gateway.site.serving import Serving
 from penstock_edge_gateway.site.trial import Bounds
 from penstock_edge_gateway.site.versions import Versions
@@ -105,6 +107,8 @@ async def grant(home: Path) -> Path:
     bounds = Bounds(calls=1, errors=0, p99_ms=60_000)
     readiness = Readiness(lambda: datetime.now(UTC))
     serving = Serving(Versions(home / "versions"), admission, bounds, readiness, lambda: datetime.now(UTC))
+    pipelines = Pipelines(home / "pipelines", home / "keys")
+    pipelines.apply(packages.applied(registry.keys))
     serving.promoted(registry.version())
     task = asyncio.create_task(serving.run())
     await until_async(lambda: serving.models)

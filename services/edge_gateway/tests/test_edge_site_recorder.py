@@ -116,6 +116,11 @@ def test_features_that_may_not_leave_are_missing_in_the_record(lane: Lane, model
     said = json.loads(kept.body)
     assert said["inputs"] == {"income": [None], "purpose": ["car"]}
     assert (said["rows"], said["decisions"]) == (1, ["true"])
+    files["loans"] = lending.pipeline(edge={"may_leave": ["income", "defaulted"]})  # applied anew
+    record(records, models["best_effort"])
+    _, later = lane.spool.read(10, 1 << 20).entries
+    assert not isinstance(later, Gap)
+    assert json.loads(later.body)["inputs"] == {"income": [3000.0], "purpose": [None]}
 
 
 def test_a_full_spool_drops_the_oldest_and_says_how_many(lane: Lane, models: dict[str, Model]) -> None:

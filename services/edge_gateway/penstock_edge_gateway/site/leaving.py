@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 import orjson
 
-from penstock.contracts.dataplane import Prediction, read_json
-from penstock.contracts.errors import Conflict, NotFound
+from penstock.contracts.dataplane import read_json
+from penstock.contracts.errors import Conflict
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.validation import Accepted
 from penstock.serving.model import Model
@@ -51,15 +50,11 @@ def leaving(pipeline: Pipeline, source: str, pseudonym: Pseudonym) -> Leaving:
     return leave_out if withheld else lambda event, accepted: (accepted.entity, event)
 
 
-def leave_out_inputs(said: Prediction, model: Model, pipelines: Callable[[str], Pipeline]) -> None:
-    """Takes from a record the features that may not leave, by the file that the model was made with and
-    by the one that was applied last, which `pipelines` finds: the stricter counts.
+def withheld_inputs(model: Model, applied: Pipeline | None) -> list[str]:
+    """Lists features of the model that may not leave in a record, by the file that it was made with and by
+    the one that is applied, None where the site has none: the stricter counts.
     """
-    if not (inputs := said["inputs"]):
-        return
-    files = [model.package.pipeline]
-    with suppress(NotFound):  # it was deleted, or the site has not heard of it yet
-        files.append(pipelines(model.pipeline))
+    files = [file for file in (model.package.pipeline, applied) if file]
     sources = {reference.partition(".")[0] for reference in model.references.values()}
     withheld = {
         f"{source}.{field}"
@@ -67,6 +62,4 @@ def leave_out_inputs(said: Prediction, model: Model, pipelines: Callable[[str], 
         for source in sources & file.sources.keys()
         for field in file.withheld(source)
     }
-    for name, reference in model.references.items():
-        if reference in withheld:
-            inputs[name] = [None] * len(inputs[name])
+    return [name for name, reference in model.references.items() if reference in withheld]

@@ -5,7 +5,7 @@ the platform's door.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -18,7 +18,7 @@ from penstock.serving.model import Model
 from penstock.serving.protocol.tensors import InferMessage
 from penstock.serving.records import encoded, fill_confidence, fill_inputs, fill_outputs
 from penstock_edge_gateway.site.lane import Lane
-from penstock_edge_gateway.site.leaving import leave_out_inputs
+from penstock_edge_gateway.site.leaving import withheld_inputs
 from penstock_edge_gateway.site.spool import Record
 from penstock_edge_gateway.site.spool_file import Full
 
@@ -46,6 +46,8 @@ class Recorder:
         self._lane = lane
         self._age = age
         self._clock = clock
+        # By pipeline, for the version that answered last and the file that is applied.
+        self._withheld: dict[str, tuple[Model, Pipeline | None, Sequence[str]]] = {}
 
     def record(
         self,
@@ -85,19 +87,28 @@ class Recorder:
         if degraded:
             said["degraded"] = degraded
         fill_inputs(said, request, model.layout)
-        leave_out_inputs(said, model, self._pipelines)
+        applied = self._applied(model.pipeline)
+        if inputs := said["inputs"]:
+            for name in self._withheld_inputs(model, applied):
+                inputs[name] = [None] * len(inputs[name])
         fill_outputs(said, response)
-        fill_confidence(said, model.edges, self._label_below(model))
+        fill_confidence(said, model.edges, (applied or model.package.pipeline).edge.label_below)
         confidence = min(said.get("confidence", ()), default=None)
         required = model.package.pipeline.serving.record == "required"
         self._keep(Record(model.pipeline, "", "", encoded(said), required))
         return confidence
 
-    def _label_below(self, model: Model) -> float | None:
+    def _applied(self, pipeline: str) -> Pipeline | None:
         try:
-            return self._pipelines(model.pipeline).edge.label_below
+            return self._pipelines(pipeline)
         except NotFound:  # it was deleted, or the site has not heard of it yet
-            return model.package.pipeline.edge.label_below
+            return None
+
+    def _withheld_inputs(self, model: Model, applied: Pipeline | None) -> Sequence[str]:
+        known = self._withheld.get(model.pipeline)
+        if known is None or known[0] is not model or known[1] is not applied:
+            known = self._withheld[model.pipeline] = model, applied, withheld_inputs(model, applied)
+        return known[2]
 
     def _keep(self, record: Record) -> None:
         while True:
