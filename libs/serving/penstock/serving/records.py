@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite, isnan
-from typing import Final
+from typing import Final, cast
 
 import orjson
 
@@ -26,10 +26,13 @@ def fill_inputs(prediction: Prediction, request: InferMessage, layout: Layout) -
                 continue
             if name not in request.tensors:
                 raise Undecodable(f"there is no tensor {name}")
-            rows = request.tensors[name].matrix(len(fields), name)
-            prediction["rows"] = len(rows)
-            for column, field in enumerate(fields):
-                inputs[field] = [_value(row[column], boolean=field in layout.booleans) for row in rows]
+            tensor, columns = request.tensors[name], len(fields)
+            prediction["rows"] = rows = tensor.rows(columns, name)
+            values = _values(tensor.values)
+            by_column = [[value] for value in values] if rows == 1 else _columns(values, columns)
+            inputs.update(zip(fields, by_column, strict=True))
+            for field in layout.booleans.intersection(fields):
+                inputs[field] = [value == "true" if value in _BOOLEANS else value for value in inputs[field]]
         prediction["inputs"] = inputs
     except (Undecodable, TypeError, ValueError, OverflowError) as error:
         prediction["undecoded"] = f"request: {error}"
@@ -81,8 +84,18 @@ def encoded(prediction: Prediction) -> bytes:
     return value
 
 
-def _value(value: Scalar, *, boolean: bool) -> Value:
-    # As it came: a text that is no boolean stays a text, and so does a number that JSON does not have.
-    if isinstance(value, str):
-        return None if value == "" else value == "true" if boolean and value in _BOOLEANS else value
-    return None if isnan(value) else float(value) if isfinite(value) else str(float(value))
+def _columns(values: list[Value], columns: int) -> list[list[Value]]:
+    return [values[at::columns] for at in range(columns)]
+
+
+def _values(values: list[Scalar]) -> list[Value]:
+    # As they came, all of one tensor and so of one type: "" is a missing text, and a number that JSON
+    # does not have is a text.
+    if values and isinstance(values[0], str):
+        return [value or None for value in values]
+    numbers = cast(list[float], values)
+    return [float(value) if isfinite(value) else _odd(value) for value in numbers]
+
+
+def _odd(value: float) -> str | None:
+    return None if isnan(value) else str(float(value))

@@ -126,8 +126,11 @@ def _request(entry: Mapping[str, Any]) -> tuple[InferMessage | None, tuple[str, 
             return None, asked, f"a request of {entry['request_bytes']:.0f} bytes is not kept"
         if over_grpc:
             message = unframe(data, encoding, most=KEPT_BYTES)
-            asked = grpc_names(message)
-            request = grpc_request(message)
+            try:
+                request = grpc_request(message)
+            except Undecodable:
+                asked = grpc_names(message)
+                raise
             return request, (request.model, request.version), None
         head = Head(entry["path"], encoding, entry["request_header_length"])
         found = read_request(head, data, most=KEPT_BYTES)

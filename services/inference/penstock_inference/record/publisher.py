@@ -37,6 +37,7 @@ from penstock_inference.record.spool import Position
 log = structlog.get_logger(__name__)
 
 GROUP: Final = "penstock.inference.recorder"
+_HEADERS: Final = (("content-type", b"application/json"),)
 ANCHOR: Final = Partition("deployments.v1", 0)
 
 
@@ -72,10 +73,10 @@ class Publisher:
                     self._known_topics.add(topic)
         return topic in self._known_topics
 
-    def publish(self, predictions: Sequence[tuple[str, Prediction]], position: Position) -> None:
-        """Commits predictions by pipeline, and the position in the log after them."""
+    def publish(self, messages: Sequence[Produced], position: Position) -> None:
+        """Commits predictions, and the position in the log after them."""
         self._transactions.begin()
-        self._transactions.produce([_message(pipeline, prediction) for pipeline, prediction in predictions])
+        self._transactions.produce(messages)
         self._transactions.commit({ANCHOR: Committed(position.offset, position.file)}, self._group)
         _write_position(self._file, position)
         self.position, self.committed_at = position, time.monotonic()
@@ -89,9 +90,10 @@ def ensure_predictions_topic(kafka: KafkaSettings, pipeline: Pipeline) -> None:
     ensure_topics(kafka, [topic for topic in pipeline_topics(pipeline) if topic.name == name])
 
 
-def _message(pipeline: str, prediction: Prediction) -> Produced:
+def message(pipeline: str, prediction: Prediction) -> Produced:
+    """Encodes a prediction for its pipeline's topic."""
     trace = prediction["traceparent"]
-    headers = [("content-type", b"application/json"), *([("traceparent", trace.encode())] if trace else [])]
+    headers = (*_HEADERS, ("traceparent", trace.encode())) if trace else _HEADERS
     key = prediction["id"].encode()
     return Produced(predictions_topic(pipeline), BY_KEY, key, encoded(prediction), headers)
 

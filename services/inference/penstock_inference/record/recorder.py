@@ -18,7 +18,6 @@ from typing import Final
 import structlog
 
 from penstock.contracts import metrics
-from penstock.contracts.dataplane import Prediction
 from penstock.runtime.kafka.recovery import Recovery
 from penstock.runtime.kafka.spans import linked_span
 from penstock.runtime.metrics import counter, histogram
@@ -26,9 +25,9 @@ from penstock.runtime.readiness import Readiness
 from penstock.runtime.telemetry import context_of
 from penstock.serving.model import Layouts
 from penstock_inference.record.origin import Origins
-from penstock_inference.record.predictions import Unattributed, read_line
 from penstock_inference.record.publisher import GROUP, Publisher
-from penstock_inference.record.spool import Position, Tail, mended
+from penstock_inference.record.reading import Read, read_lines
+from penstock_inference.record.spool import Position, Tail
 
 log = structlog.get_logger(__name__)
 _PREDICTIONS = histogram(metrics.PREDICTIONS)
@@ -109,57 +108,36 @@ class Recorder:
         self._tidy(tail, position)
 
     def _publish(self, publisher: Publisher, lines: list[bytes], position: Position) -> None:
-        predictions, unattributed = self._read(lines)
-        for pipeline in {pipeline for pipeline, _ in predictions}:
+        read = read_lines(lines, self._layouts, self._origins)
+        for pipeline in {outcome.pipeline for outcome in read.outcomes}:
             if not publisher.has_topic(pipeline):
                 self._ensure_topic(pipeline)
-        traces = (
-            prediction["traceparent"].encode() for _, prediction in predictions if prediction["traceparent"]
-        )
+        traces = (outcome.traceparent.encode() for outcome in read.outcomes if outcome.traceparent)
         with linked_span(
             "record predictions",
             traces,
-            {"messaging.system": "kafka", "messaging.batch.message_count": len(predictions)},
+            {"messaging.system": "kafka", "messaging.batch.message_count": len(read.messages)},
         ):
-            publisher.publish(predictions, position)
-        self._recorded += len(predictions)
-        _measure(predictions, unattributed)
-
-    def _read(self, lines: list[bytes]) -> tuple[list[tuple[str, Prediction]], int]:
-        # Predictions with their pipelines, and how many lines belong to none.
-        predictions: list[tuple[str, Prediction]] = []
-        reasons: list[str] = []
-        for line in lines:
-            try:
-                predictions.append(read_line(mended(line), self._layouts, self._origins))
-            except Unattributed as reason:
-                reasons.append(str(reason))
-            except Exception as error:  # a line that nobody foresaw must not stop the record for good
-                log.exception("line_unreadable", bytes=len(line))
-                reasons.append(repr(error))
-        if reasons:
-            log.warning("predictions_unattributed", lines=len(reasons), first=reasons[0])
-        return predictions, len(reasons)
+            publisher.publish(read.messages, position)
+        self._recorded += len(read.messages)
+        _measure(read)
 
 
-def _measure(predictions: list[tuple[str, Prediction]], unattributed: int) -> None:
+def _measure(read: Read) -> None:
     # Each prediction in its client's trace.
-    undecoded = sum(prediction["undecoded"] is not None for _, prediction in predictions)
-    for outcome, lines in (
-        ("recorded", len(predictions) - undecoded),
+    undecoded = sum(outcome.undecoded for outcome in read.outcomes)
+    for told, lines in (
+        ("recorded", len(read.outcomes) - undecoded),
         ("undecoded", undecoded),
-        ("unattributed", unattributed),
+        ("unattributed", len(read.unattributed)),
     ):
-        _LINES.add(lines, {"outcome": outcome})
-    for pipeline, prediction in predictions:
-        traceparent = prediction["traceparent"]
-        _PREDICTIONS.record(
-            prediction["milliseconds"] / 1000,
-            {"pipeline": pipeline, "protocol": prediction["protocol"], "status": prediction["status"]},
-            context_of({"traceparent": traceparent}) if traceparent else None,
-        )
-        if prediction["status"] == "OK" and prediction["rows"]:
-            _ROWS.add(prediction["rows"], {"pipeline": pipeline})
+        _LINES.add(lines, {"outcome": told})
+    for outcome in read.outcomes:
+        about = {"pipeline": outcome.pipeline, "protocol": outcome.protocol, "status": outcome.status}
+        trace = outcome.traceparent
+        _PREDICTIONS.record(outcome.seconds, about, context_of({"traceparent": trace}) if trace else None)
+        if outcome.rows:
+            _ROWS.add(outcome.rows, {"pipeline": outcome.pipeline})
 
 
 @contextmanager

@@ -33,6 +33,7 @@ CODES: Final = dict(
         strict=True,
     )
 )
+SIZES: Final = {name: struct.calcsize(f"<{code}") for name, code in CODES.items()}
 NUMPY: Final = {name: np.dtype(f"<{code}") for name, code in CODES.items()}
 CONTENTS: Final = {
     "BOOL": "bool_contents",
@@ -67,11 +68,16 @@ class Tensor:
 
     def matrix(self, columns: int, name: str) -> list[list[Scalar]]:
         """Values as a list of rows. Raises Undecodable for any shape but [N, columns]."""
+        self.rows(columns, name)
+        return [self.values[at : at + columns] for at in range(0, len(self.values), columns)]
+
+    def rows(self, columns: int, name: str) -> int:
+        """Counts the rows. Raises Undecodable for any shape but [N, columns]."""
         if len(self.shape) != 2 or self.shape[1] != columns or len(self.values) != self.shape[0] * columns:
             raise Undecodable(
                 f"{name} is {list(self.shape)} with {len(self.values)} values, expected [N, {columns}]"
             )
-        return [self.values[at : at + columns] for at in range(0, len(self.values), columns)]
+        return self.shape[0]
 
 
 @dataclass(frozen=True)
@@ -152,13 +158,13 @@ def _parsed(kind: Any, data: bytes) -> Any:
 def _grpc_tensors(described: Sequence[Any], raw: Sequence[bytes]) -> dict[str, Tensor]:
     if raw and len(raw) != len(described):
         raise Undecodable(f"{len(described)} tensors, but {len(raw)} raw contents")
-    return {
-        tensor.name: Tensor(
-            tuple(tensor.shape),
-            from_bytes(tensor.datatype, raw[index], tensor.name) if raw else _typed(tensor),
-        )
-        for index, tensor in enumerate(described)
-    }
+    if not raw:
+        return {tensor.name: Tensor(tuple(tensor.shape), _typed(tensor)) for tensor in described}
+    found = {}
+    for tensor, data in zip(described, raw, strict=True):
+        name = tensor.name
+        found[name] = Tensor(tuple(tensor.shape), from_bytes(tensor.datatype, data, name))
+    return found
 
 
 def _typed(tensor: Any) -> list[Scalar]:
@@ -174,13 +180,12 @@ def from_bytes(datatype: str, data: bytes, name: str) -> list[Scalar]:
     """
     if datatype == "BYTES":
         return list(_texts(data, name))
-    if datatype not in NUMPY:
+    if datatype not in CODES:
         raise Undecodable(f"{name} has the datatype {datatype}")
-    try:
-        values: list[Scalar] = np.frombuffer(data, NUMPY[datatype]).tolist()
-    except ValueError as error:
-        raise Undecodable(f"{name}: {len(data)} bytes are no whole number of {datatype}") from error
-    return values
+    code, size = CODES[datatype], SIZES[datatype]
+    if len(data) % size:
+        raise Undecodable(f"{name}: {len(data)} bytes are no whole number of {datatype}")
+    return list(struct.unpack(f"<{len(data) // size}{code}", data))
 
 
 def count_texts(data: bytes, name: str) -> int:
@@ -189,14 +194,16 @@ def count_texts(data: bytes, name: str) -> int:
 
 
 def _texts(data: bytes, name: str) -> Iterator[str]:
-    at = 0
-    while at < len(data):
-        end = at + 4
-        length = int.from_bytes(data[at:end], "little")
-        if end + length > len(data):
-            raise Undecodable(f"{name}: a text is cut off")
-        at = end + length
-        yield text(data[end:at], name)
+    at, end = 0, len(data)
+    try:
+        while at < end:
+            first = at + 4
+            at = first + int.from_bytes(data[at:first], "little")
+            if at > end:
+                raise Undecodable(f"{name}: a text is cut off")
+            yield data[first:at].decode()
+    except UnicodeDecodeError as error:
+        raise Undecodable(f"{name}: a text is not UTF-8: {error.reason}") from error
 
 
 def text(value: bytes, name: str) -> str:
