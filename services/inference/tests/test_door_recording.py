@@ -190,6 +190,22 @@ def test_every_byte_of_the_path_is_recorded_as_it_came(door: Door) -> None:
             assert recorded(door, answer)["path"].encode("latin-1").endswith(seen)
 
 
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_long_header_is_cut_and_means_nothing(door: Door, name: str) -> None:
+    """Anybody may send one of 50 kB, and each of its bytes could be six in the log."""
+    path = GRPC_PATH if name == "grpc-encoding" else HTTP_PATH
+    at_most = b"1" * 1024
+    answer = call(door, {name: at_most}, path=path)
+    assert recorded(door, answer)[HEADERS[name]].encode() == at_most
+    answer = call(door, {name: b"1" * 50_000}, path=path)
+    assert recorded(door, answer)[HEADERS[name]].encode() == at_most + b"~"
+
+
+def test_a_long_path_is_cut(door: Door) -> None:
+    answer = call(door, query=b"?" + b'"' * 7_000)
+    assert len(recorded(door, answer)["path"]) == 1025
+
+
 def test_each_protocol_has_its_own_header_of_the_bodys_encoding(door: Door) -> None:
     """One that the reader of the body does not know must not tell the record how to read it."""
     headers = {"content-encoding": b"gzip", "grpc-encoding": b"deflate"}

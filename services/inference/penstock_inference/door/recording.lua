@@ -20,16 +20,19 @@ local C, REOPEN = ffi.C, 0.1
 local APPENDING = 0x80441  -- O_WRONLY, O_CREAT, O_APPEND, O_CLOEXEC
 local PRIVATE = ffi.new("int", 384)  -- 0600
 
-local KEPT, HEAD, LOG, EVENTS, READ, LARGE, FIELDS = @KEPT@, @HEAD@, @LOG@, @EVENTS@, @READ@, @LARGE@, 64
+local KEPT, HEAD, LOG, EVENTS, READ, LARGE = @KEPT@, @HEAD@, @LOG@, @EVENTS@, @READ@, @LARGE@
+local FIELDS, BOUND = 64, 1024
 local WIDTHS = {BOOL = 1, UINT8 = 1, UINT16 = 2, UINT32 = 4, UINT64 = 8, INT8 = 1, INT16 = 2, INT32 = 4, INT64 = 8, FP16 = 2, FP32 = 4, FP64 = 8}
 
 local function escaped(character)
   return string.format("\\u%04x", character:byte())
 end
 
--- Printable ASCII without the quotation mark and the backslash stays as it is.
+-- Printable ASCII without the quotation mark and the backslash stays as it is. A value that is too long to mean anything is cut, with
+-- a mark at its end that makes it none that does.
 local function text(value)
   if value == nil then return "null" end
+  if #value > BOUND then value = value:sub(1, BOUND) .. "~" end
   return '"' .. value:gsub('[^ !#-Z%[%]^-~]', escaped) .. '"'
 end
 
