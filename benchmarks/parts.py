@@ -38,6 +38,7 @@ ON_THE_DEMO = (
 )
 ALONE = (
     Part("ingest_throughput", data_plane.of_ingest, data_plane.ingest_alone),
+    Part("recorder", data_plane.of_recorder),
     Part("online", data_plane.of_online),
     Part("training_sets", data_plane.of_training_sets),
     Part("edge", sites.of_sites),

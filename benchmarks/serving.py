@@ -1,5 +1,5 @@
-"""Predictions a second and their latency: Triton called directly, and through the door, which
-records each; in one run, in turn.
+"""Predictions a second and their latency: Triton called directly, through an Envoy that records
+nothing, and through the door, which records each; in one run, in turn.
 
     python benchmarks/serving.py [--home .penstock] [--pipeline NAME] [--seconds 3] [--json]
 
@@ -7,7 +7,7 @@ Without `--home` it brings up Kafka, Triton, Envoy and inference for itself, wit
 number and one text. One asyncio client sends rows one at a time over one connection, 1, 8 and 32 of
 them in flight; client, door, Triton and recorder share this machine. Each measurement is taken
 three times, in turn, and the middle one counts. At the end everything answered through the door
-must be recorded, once. Takes about a minute.
+must be recorded, once. Takes a minute and a half.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import argparse
 import asyncio
 import json
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,12 +32,19 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from penstock.contracts.topics import predictions_topic
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
+from penstock.stack import envoy
 from penstock.stack.stack import Stack
 from penstock.stack.stackfile import StackFile
+from penstock.testing.broker import free_ports
 from penstock.testing.stack import running_stack
 from penstock.testing.wait import until
+from penstock_inference.door.bootstrap import ROUTES_FILE
+from penstock_inference.door.door import Backends, Door
+from penstock_inference.door.files import prepare, write_resources
+from penstock_inference.door.routes import routes
 from penstock_inference.serving.triton import infer_request
 
+TRITON, UNRECORDED, RECORDED = "triton", "Envoy, nothing recorded", "door, recorded"
 IN_FLIGHT = (1, 8, 32)
 ROUNDS = 3
 RECORDED_WITHIN_S = 120.0
@@ -52,8 +61,14 @@ class Figure:
 
 def measure(stack: Stack, pipeline: str, seconds: float) -> tuple[list[Figure], int]:
     """The figures, and how many predictions went through the door."""
-    paths = {"triton": stack.file.triton_grpc, "door, recorded": stack.endpoint}
-    request = a_row(stack.file.triton_grpc, pipeline)
+    with unrecorded(stack.file.triton_grpc) as envoy_alone:
+        paths = {TRITON: stack.file.triton_grpc, UNRECORDED: envoy_alone, RECORDED: stack.endpoint}
+        return measured(paths, a_row(stack.file.triton_grpc, pipeline), seconds)
+
+
+def measured(
+    paths: Mapping[str, str], request: service_pb2.ModelInferRequest, seconds: float
+) -> tuple[list[Figure], int]:
     taken: dict[tuple[str, int], list[list[float]]] = {}
     for _ in range(ROUNDS):
         for in_flight in IN_FLIGHT:
@@ -62,7 +77,7 @@ def measure(stack: Stack, pipeline: str, seconds: float) -> tuple[list[Figure], 
                     asyncio.run(call(address, request, in_flight, seconds))
                 )
     through_the_door = sum(
-        len(latencies) for (path, _), rounds in taken.items() for latencies in rounds if path != "triton"
+        len(latencies) for (path, _), rounds in taken.items() for latencies in rounds if path == RECORDED
     )
     return [
         figure(path, in_flight, rounds, seconds) for (path, in_flight), rounds in taken.items()
@@ -76,7 +91,7 @@ async def call(
     latencies: list[float] = []
     async with grpc.aio.insecure_channel(address) as channel:
         infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
-        await asyncio.gather(*(infer(request) for _ in range(in_flight)))  # warm
+        await asyncio.gather(*(infer(request, wait_for_ready=True) for _ in range(in_flight)))  # warm
         end = time.perf_counter() + seconds
 
         async def client() -> None:
@@ -124,6 +139,25 @@ def recorded(stack: Stack, pipeline: str) -> int:
                 count += 1
     finally:
         consumer.close()
+
+
+@contextmanager
+def unrecorded(triton: str) -> Iterator[str]:
+    """Address of an Envoy with the door's own documents, whose routes do not run the script."""
+    listen, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
+    with tempfile.TemporaryDirectory(prefix="penstock-envoy-") as folder:
+        door = Door(Path(folder), listen, admin, Backends(triton, triton, triton), {})
+        prepare(door)
+        ways = routes(door, required=False)
+        for way in ways["virtual_hosts"][0]["routes"]:
+            way.pop("typed_per_filter_config", None)
+        write_resources(door.folder, ROUTES_FILE, [ways])
+        process = subprocess.Popen(envoy.command(door.folder), stderr=subprocess.DEVNULL)
+        try:
+            yield listen
+        finally:
+            process.kill()
+            process.wait()
 
 
 @contextmanager
@@ -184,10 +218,10 @@ def main() -> None:
     if given.json:
         print(json.dumps(found))
         return
-    print(f"{'path':16} {'in flight':>9} {'per second':>10} {'p50 ms':>8} {'p99 ms':>8}")
+    print(f"{'path':24} {'in flight':>9} {'per second':>10} {'p50 ms':>8} {'p99 ms':>8}")
     for one in found["figures"]:
         print(
-            f"{one['path']:16} {one['in_flight']:9} {one['per_second']:10,.0f} {one['p50_ms']:8.2f}"
+            f"{one['path']:24} {one['in_flight']:9} {one['per_second']:10,.0f} {one['p50_ms']:8.2f}"
             f" {one['p99_ms']:8.2f}"
         )
     print(

@@ -88,6 +88,16 @@ def of_serving(found: Mapping[str, Any]) -> Iterator[Figure]:
             share >= must,
             share >= aim,
         )
+    for in_flight in DOOR_MUST_AND_AIM:
+        share = rate["door, recorded", in_flight] / rate["Envoy, nothing recorded", in_flight]
+        yield Figure(
+            f"the same, {in_flight} in flight, against an Envoy that records nothing",
+            "0.80",
+            "0.90",
+            f"{share:.2f}",
+            share >= 0.8,
+            share >= 0.9,
+        )
     answered, recorded = found["answered_through_the_door"], found["recorded"]
     yield Figure(
         "predictions answered through the door that have a record",
@@ -95,6 +105,19 @@ def of_serving(found: Mapping[str, Any]) -> Iterator[Figure]:
         "–",
         f"{recorded:,} of {answered:,}",
         recorded == answered,
+    )
+
+
+def of_recorder(found: Mapping[str, float]) -> Iterator[Figure]:
+    rate = found["recorder_per_s"]
+    yield Figure(
+        "predictions that one recorder publishes, exactly once, beside a producer of the same messages",
+        "10,000 /s",
+        "20,000 /s",
+        f"{rate:,.0f} /s, {found['recorder_us']:.0f} µs of a processor each;"
+        f" {found['producer_per_s']:,.0f} /s",
+        rate >= 10_000,
+        rate >= 20_000,
     )
 
 
