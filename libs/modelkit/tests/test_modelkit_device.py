@@ -93,10 +93,27 @@ def test_a_processor_is_chosen_by_what_there_is(monkeypatch: pytest.MonkeyPatch)
     assert refused.value.where == "training.accelerator"
     assert "Write `auto` or `cpu`, or give it one" in str(refused.value.remedy)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     said: list[Any] = ["cpu", "auto", "gpu"]
     assert [chosen(Training(accelerator=each)).kind for each in said] == ["cpu", "cuda", "cuda"]
     asked = Training(precision="bf16", compile="cudagraphs", deterministic=True)
     assert chosen(asked) == Device("cuda", "bf16", "cudagraphs", deterministic=True)
+
+
+def test_each_worker_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a cluster's machines are not known here: Ray looks for them."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    two, three = Training(workers=2), Training(workers=3)
+    assert (chosen(two).kind, chosen(three).kind) == ("cuda", "cpu")
+    assert [chosen(two).place(rank).index for rank in range(2)] == [0, 1]
+    assert chosen(two).messages == "nccl"
+    with pytest.raises(Invalid, match="3 workers were asked for, a GPU each, and the trainer has 2"):
+        chosen(three.model_copy(update={"accelerator": "gpu"}))
+    asked = three.model_copy(update={"accelerator": "gpu"})
+    assert (chosen(asked, elsewhere=True).kind, chosen(three, elsewhere=True).kind) == ("cuda", "cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # an actor's own, of many
+    assert chosen(Training()).place(rank=5) == CARD
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -178,6 +195,7 @@ def test_a_compiled_step_is_the_same() -> None:
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_gpu_is_deterministic_while_it_is_asked_to_be(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     with Device("cuda", deterministic=asked).ready(rank=1) as place:

@@ -40,6 +40,13 @@ class TestRay(WorkersSuite):
         with pytest.raises(Unavailable, match=r"no room for 99 workers within 5 s: \d of its \d+"):
             workers.start(Order(file, tmp_path / "checkpoint.pt", 99))
 
+    def test_workers_with_a_gpu_each_wait_for_gpus(self, workers: Any, tmp_path: Path, odd: Path) -> None:
+        """Of which this machine has none, or fewer."""
+        file = fitting_of(lend(), parts(tmp_path), tmp_path / "fitting.pt")
+        wanted = max(2, workers.most_gpus + 1)
+        with pytest.raises(Unavailable, match=r"processors and \d of its \d+ GPUs are free"):
+            workers.start(Order(file, tmp_path / "checkpoint.pt", wanted, gpus=True))
+
     def test_the_raylets_death_is_told_and_another_takes_its_place(
         self, workers: Any, tmp_path: Path, odd: Path
     ) -> None:

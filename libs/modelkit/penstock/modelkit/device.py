@@ -56,8 +56,10 @@ class Device:
         return mixed
 
     def place(self, rank: int = 0) -> torch.device:
-        """The processor of a machine's worker of that rank."""
-        return torch.device(self.kind, rank) if self.kind == "cuda" else torch.device(self.kind)
+        """The processor of a worker of that rank, among those that its process sees."""
+        if self.kind == "cpu":
+            return torch.device("cpu")
+        return torch.device("cuda", rank % max(1, torch.cuda.device_count()))
 
     @property
     def messages(self) -> str:
@@ -68,14 +70,27 @@ class Device:
 CPU = Device()
 
 
-def chosen(training: Training) -> Device:
-    """The processor that `training.accelerator` asks for. Raises Invalid where there is none."""
+def chosen(training: Training, *, elsewhere: bool = False) -> Device:
+    """The processor that `training.accelerator` asks for, a GPU a worker. `elsewhere`: workers are on
+    machines that are not known yet. Raises Invalid where there is none.
+    """
     accelerator = training.accelerator
+    workers = 1 if training.workers == "auto" else training.workers
+    if elsewhere:
+        found = workers if accelerator == "gpu" else 0
+    else:
+        found = torch.cuda.device_count() if accelerator != "cpu" and torch.cuda.is_available() else 0
     how = Device(precision=training.precision, compile=training.compile, deterministic=training.deterministic)
-    if accelerator != "cpu" and torch.cuda.is_available():
+    if found >= workers:
         return replace(how, kind="cuda")
     if accelerator != "gpu":
         return replace(how, compile="none") if how.compile == "cudagraphs" else how
+    if found:
+        raise Invalid(
+            f"{workers} workers were asked for, a GPU each, and the trainer has {found}",
+            where="training.workers",
+            remedy=f"Ask for {found}, write `accelerator: cpu`, or train on a Ray cluster that has more",
+        )
     raise Invalid(
         "the trainer has no GPU",
         where="training.accelerator",

@@ -28,7 +28,9 @@ def spread(pipeline: Pipeline, folder: Path, settings: Settings, tell: Tell) -> 
     if not pipeline.model.workers:
         yield None
         return
-    device, wanted = chosen(pipeline.training), pipeline.training.workers
+    wanted = pipeline.training.workers
+    elsewhere = settings.cluster not in (None, LOCAL_RAY) and wanted not in (1, "auto")
+    device = chosen(pipeline.training, elsewhere=elsewhere)
     if wanted == 1:
         yield partial(train, device=device)
         return

@@ -13,13 +13,15 @@ from penstock.runtime.jobs import Failure
 @dataclass(frozen=True)
 class Order:
     """A training for `size` workers. `fitting`: file of a `penstock.modelkit.fitting.Fitting`;
-    `checkpoint`: file to go on from, and to write. `steps`: measures so many steps instead.
+    `checkpoint`: file to go on from, and to write. `steps`: measures so many steps instead. `gpus`: each
+    has one.
     """
 
     fitting: Path
     checkpoint: Path
     size: int
     steps: int = 0
+    gpus: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Workers(Protocol):
     @property
     def most(self) -> int:
         """Workers that there is room for: free processors. May block for seconds. Raises Unavailable."""
+
+    @property
+    def most_gpus(self) -> int:
+        """Workers with a GPU each that there is room for. As `most`."""
 
     def start(self, order: Order) -> int:
         """Starts them, those of an order before having ended, and returns their number: after a death it

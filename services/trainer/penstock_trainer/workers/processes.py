@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+import torch
+
 from penstock.modelkit.family import Epoch
 from penstock.runtime.jobs import Failure
 from penstock.runtime.jobs.fork_server import ForkServer
@@ -61,7 +63,7 @@ class Processes:
         """Begins to load torch, and does not wait; or, not `warm`, with the first order. `module` runs as
         each worker. `loopback`: none of them is on another machine.
         """
-        self.most = len(os.sched_getaffinity(0))
+        self.most, self.most_gpus = len(os.sched_getaffinity(0)), torch.cuda.device_count()
         usual = {"OMP_NUM_THREADS": "1", **(LOOPBACK if loopback else {})}
         self._server = ForkServer(module, {**usual, **(environment or {})})
         if warm:

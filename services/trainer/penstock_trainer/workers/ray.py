@@ -122,7 +122,12 @@ class RayWorkers:
     @property
     def most(self) -> int:
         self._connect()
-        return _processors()[0] + len(self._machines)
+        return _free("CPU")[0] + len(self._machines)
+
+    @property
+    def most_gpus(self) -> int:
+        self._connect()
+        return min(self.most, _free("GPU")[0] + len(self._machines))
 
     def start(self, order: Order) -> int:
         self._connect()
@@ -131,8 +136,8 @@ class RayWorkers:
                 self._begin(order)
                 return order.size
         self._release()
-        size = self._reserve(order.size)
-        self._machines = [self._machine(rank) for rank in range(size)]
+        size = self._reserve(order)
+        self._machines = [self._machine(rank, order) for rank in range(size)]
         try:
             self._begin(replace(order, size=size))
         except Unavailable:
@@ -169,24 +174,29 @@ class RayWorkers:
         if not self._cluster.connected:
             self._cluster.connect()
 
-    def _reserve(self, size: int) -> int:
-        """Reserves a processor for each worker; for fewer after a death, where there is no more room.
+    def _reserve(self, order: Order) -> int:
+        """Reserves for each worker what it needs; for fewer after a death, where there is no more room.
         Raises Unavailable.
         """
-        if self._reserved(size):
+        size, needs = order.size, _needs(order)
+        if self._reserved(size, needs):
             return size
-        free, every = _processors()
-        if self._died and 0 < free < size and self._reserved(free):
+        room = {kind: _free(kind) for kind in needs}
+        free = min(free for free, _ in room.values())
+        if self._died and 0 < free < size and self._reserved(free, needs):
             return free
+        told = " and ".join(
+            f"{free} of its {every} {'processors' if kind == 'CPU' else 'GPUs'}"
+            for kind, (free, every) in room.items()
+        )
         raise Unavailable(
-            f"Ray had no room for {size} workers within {self._placed_s:g} s: {free} of its {every}"
-            " processors are free",
+            f"Ray had no room for {size} workers within {self._placed_s:g} s: {told} are free",
             where="training.workers",
             remedy="Give the cluster nodes, or ask for fewer workers",
         )
 
-    def _reserved(self, size: int) -> bool:
-        room = placement_group([{"CPU": 1}] * size, strategy="PACK")
+    def _reserved(self, size: int, needs: Mapping[str, float]) -> bool:
+        room = placement_group([dict(needs)] * size, strategy="PACK")
         if room.wait(self._placed_s):
             self._room = room
             return True
@@ -205,9 +215,10 @@ class RayWorkers:
 
     # -- workers -----------------------------------------------------------------------------------
 
-    def _machine(self, rank: int) -> Any:
+    def _machine(self, rank: int, order: Order) -> Any:
         place = PlacementGroupSchedulingStrategy(self._room, placement_group_bundle_index=rank)
-        actor = ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy=place)(Machine)
+        gpus = _needs(order).get("GPU", 0)  # Ray shows an actor those that it has, and no others
+        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, scheduling_strategy=place)(Machine)
         return actor.remote(self._opened)
 
     def _begin(self, order: Order) -> None:
@@ -298,10 +309,15 @@ class RayWorkers:
         return told.epoch
 
 
-def _processors() -> tuple[int, int]:
-    """Those of the cluster that are free, and all."""
+def _needs(order: Order) -> dict[str, float]:
+    """Resources of a worker, by Ray's names."""
+    return {"CPU": 1, "GPU": 1} if order.gpus else {"CPU": 1}
+
+
+def _free(kind: str) -> tuple[int, int]:
+    """Those of the cluster's `CPU` or `GPU` that are free, and all."""
     free, every = ray.available_resources(), ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return int(free.get("CPU", 0)), int(every.get("CPU", 0))
+    return int(free.get(kind, 0)), int(every.get(kind, 0))
 
 
 def _files(order: Order) -> list[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +57,7 @@ class Spread:
         what becomes of it. `device`: the kind that each worker has one of.
         """
         self._workers, self._wanted, self._device = workers, wanted, device
+        self._gpus = device.kind == "cuda"
         self._folder, self._tell = folder, tell
 
     def __call__(
@@ -81,9 +83,10 @@ class Spread:
             return fitting.train(checkpoint=checkpoint, on_epoch=on_epoch, threads=choice.threads)
         if not file.exists():
             fitting.write(file)
-        self._train(Order(file, kept, choice.workers), on_epoch)
+        self._train(Order(file, kept, choice.workers, gpus=self._gpus), on_epoch)
         file.unlink()
-        return fitting.train(checkpoint=kept)  # all of it is in the checkpoint: this reads it
+        # All of it is in the checkpoint: this reads it, on a CPU, as GPUs may be others' machines'.
+        return replace(fitting, device=CPU).train(checkpoint=kept)
 
     # -- how many ----------------------------------------------------------------------------------
 
@@ -102,11 +105,11 @@ class Spread:
         alone = self._alone(fitting, left)
         if done := done_before(alone, left):
             return done
-        probe = Probe(self._workers.most, alone, left)
+        probe = Probe(self._workers.most_gpus if self._gpus else self._workers.most, alone, left)
         if probe.workers < 2:
-            return alone.chosen("no second processor is free")
+            return alone.chosen(f"no second {'GPU' if self._gpus else 'processor'} is free")
         fitting.write(file)
-        order = Order(file, file, probe.workers, steps=probe.steps)
+        order = Order(file, file, probe.workers, steps=probe.steps, gpus=self._gpus)
         measured = [told.step_s for told in self._until_ended(order) if isinstance(told, Measured)]
         if not measured:
             return alone.chosen("several could not be measured")
@@ -116,7 +119,7 @@ class Spread:
         """One worker as it is fastest: on one thread, or on all of the cores that this process has."""
         alone = Alone(step_seconds(fitting, STEPS))
         cores = len(os.sched_getaffinity(0))
-        if cores == 1 or self._device is not CPU or left * alone.step_s < THREADS_FROM_S:
+        if cores == 1 or self._gpus or left * alone.step_s < THREADS_FROM_S:
             return alone
         return alone.or_on(cores, step_seconds(fitting, STEPS, threads=cores))
 

@@ -81,9 +81,9 @@ class Training(Model):
     its choice, take one.
     """
     accelerator: Accelerator = "auto"
-    """Processor for families of networks. `auto`: a GPU where the trainer has one. `gpu`: a run fails
-    where it has none. A study's trials, and the run with its choice, take a CPU and none of the next
-    three.
+    """Processor for families of networks. `auto`: a GPU where the trainer has one for each worker; of a
+    Ray cluster's machines the CPU. `gpu`: a run fails where there is none, or waits for the cluster's.
+    A study's trials, and the run with its choice, take a CPU and none of the next three.
     """
     precision: Precision = Field(default="fp32", exclude_if=lambda said: said == "fp32")
     """Of a network's products in training. `bf16`: half the bits there, on processors that are faster
