@@ -31,12 +31,22 @@ from penstock.packages.parts import (
     Profile,
     StringProfile,
     TargetSignature,
+    TrainingPace,
 )
 from penstock.runtime.artifacts import Artifacts
 from penstock.testing import lending, packages
 from penstock.testing.lending import NOW
 
 CLASSES = {"binary": ("false", "true"), "multiclass": ("a", "b", "c"), "regression": ()}
+PACE = TrainingPace(
+    workers=2,
+    rows_per_s=41_000.4,
+    step_s=0.0023,
+    data_share=0.61,
+    communication_share=0.04,
+    compute_share=0.35,
+    bottleneck="waits for data 61% of the time",
+)
 GATES = [
     {"metric": "auroc", "at_least": 0.6},
     {"metric": "equalized_odds_difference", "by": "sex", "at_most": 0.15, "on_fail": "review"},
@@ -224,7 +234,7 @@ class World:
                 features={"x": NumberProfile(rows=9, missing=0), "word": StringProfile(rows=9, missing=0)},
                 probes=Probes(numbers=((None,),), strings=(("",),), outputs=expected),
             ),
-            curves=Curves(metric="auroc", points=tuple(points)),
+            curves=Curves(metric="auroc", points=tuple(points), pace=PACE),
             card=card,
             study=study,
             origin=origin,

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from penstock.contracts.events import StudyReference, TrainingSet
 from penstock.contracts.pipeline import Number, Pipeline, TextAverage, TextCnn, Treatment
 from penstock.modelkit.build import Built
+from penstock_trainer.pace import pace_of
 
 NOT_STATED = "*Not stated. Whoever owns this pipeline should say.*"
 
@@ -82,6 +83,7 @@ def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue], be
         "",
         f"- Type: {told.kind}. All preprocessing is inside the one ONNX graph (`model.onnx`).",
         f"- {told.training}, seed {pipeline.training.seed}.",
+        *_pace(built),
         *([f"- Why `{pipeline.model.type}`: {because}."] if because else []),
         *([f"- Chosen by the number of training rows: {_listed(chosen)}."] if chosen else []),
         *(f"- Rows counted in training as `{weight}` says." for weight in _weight(pipeline)),
@@ -92,6 +94,14 @@ def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue], be
         ),
     ]
     return lines + decision(pipeline, built)
+
+
+def _pace(built: Built) -> list[str]:
+    found = pace_of(built.history)
+    if not found.rows_per_s:
+        return []
+    workers = "1 worker" if found.workers == 1 else f"{found.workers} workers"
+    return [f"- Trained by {workers} at {found.rows_per_s:,.0f} rows/s; it {found.bottleneck}."]
 
 
 def _study(study: StudyReference | None) -> list[str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import BaseModel
+
+from penstock.modelkit.family import Epoch
+from penstock.packages.parts import TrainingPace
 
 NOTABLE = 0.2  # share of the time from which a wait is worth a word
 
@@ -51,6 +55,13 @@ class Pace(BaseModel, frozen=True):
         return told | {"compute_share": 1 - self.data_share - self.communication_share}
 
     @property
+    def part(self) -> TrainingPace | None:
+        """The pace as a package tells it."""
+        if not self.rows_per_s:
+            return None
+        return TrainingPace(workers=self.workers, bottleneck=self.bottleneck, **self.figures)
+
+    @property
     def bottleneck(self) -> str:
         """The part that takes most of the time, in words; "" where none was timed."""
         if not self.rows_per_s:
@@ -60,3 +71,8 @@ class Pace(BaseModel, frozen=True):
         if self.data_share >= NOTABLE:
             return f"waits for data {self.data_share:.0%} of the time"
         return f"computes {self.figures['compute_share']:.0%} of the time"
+
+
+def pace_of(history: Iterable[Epoch]) -> Pace:
+    """The pace of a whole training."""
+    return Pace().at(*map(asdict, history))

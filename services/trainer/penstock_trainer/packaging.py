@@ -20,6 +20,7 @@ from penstock.packages.format import write_package
 from penstock.packages.parts import CurvePoint, Curves, Explanation, Origin, Parts
 from penstock_trainer.card import model_card
 from penstock_trainer.imported_card import imported_card
+from penstock_trainer.pace import pace_of
 
 
 def package(
@@ -56,7 +57,9 @@ def package(
         metrics=built.metrics,
         training_set=training_set.model_copy(update={"evidence": None}),  # same bytes, same package
         profile=built.profile,
-        curves=Curves(metric=metric, points=tuple(map(_point, built.history))),
+        curves=Curves(
+            metric=metric, points=tuple(map(_point, built.history)), pace=pace_of(built.history).part
+        ),
         model_card=card,
         explanation=shown if shown != Explanation() else None,
         origin=origin,

@@ -109,7 +109,11 @@ def test_the_card_of_trees_says_what_they_are_and_what_they_cannot(loans: Any) -
         assert re.search(line, card), f"{line}\n{card}"
     directory = loans.folder / "package"
     digest = write(directory, loans.pipeline, training_set, built, run_id="01A", pipeline_number=3)
-    shown = open_package(directory, digest).explanation
+    package = open_package(directory, digest)
+    pace = package.curves.pace
+    assert pace is not None
+    assert (pace.workers, pace.bottleneck) == (1, "computes 100% of the time")
+    shown = package.explanation
     assert shown is not None
     assert shown.gain.keys() == {"income", "purpose"}
 

@@ -121,9 +121,22 @@ class CurvePoint(Part):
     elapsed_s: float
 
 
+class TrainingPace(Part):
+    """Figures of all epochs together. Shares are of their time; `step_s` is a step's mean."""
+
+    workers: int = Field(ge=1)
+    rows_per_s: float
+    step_s: float
+    data_share: float
+    communication_share: float
+    compute_share: float
+    bottleneck: str  # The part that takes most of the time, in words
+
+
 class Curves(Part):
     metric: str  # Name of the metric that `validation_metric` holds
     points: tuple[CurvePoint, ...]
+    pace: TrainingPace | None = None  # Of a package from before it was measured, or without epochs
 
 
 # -- explanation.json, where there is one: what the family shows of a model ------------------------
