@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import FileStore, PrefixStore, Store, TCPStore
 
 from penstock.modelkit.device import CPU, Device
+from penstock.modelkit.meeting import reserved
 
 DEADLINE = timedelta(seconds=120)  # for the slowest worker to come to where the others are
 
@@ -41,11 +42,18 @@ def by_file(path: Path, size: int) -> Store:
 
 
 def by_address(host: str, port: int, secret: str, size: int, *, leads: bool) -> Store:
-    """Has `size` workers find one another by a port that the leader opens on `host`, under a name that
-    only who knows the `secret` finds. Blocks until it is there. Raises PeerLost.
+    """Has `size` workers find one another by a port that the leader opens on `host`, where somebody may
+    hold it `reserved` until then, under a name that only who knows the `secret` finds. Blocks until it
+    is there. Raises PeerLost.
     """
     with _hearing():
-        return PrefixStore(secret, TCPStore(host, port, size, is_master=leads, timeout=DEADLINE))
+        opened = None
+        if leads:
+            listening = reserved(host, port)
+            listening.listen()
+            opened = listening.detach()  # it is closed with the store
+        store = TCPStore(host, port, size, is_master=leads, timeout=DEADLINE, master_listen_fd=opened)
+        return PrefixStore(secret, store)
 
 
 @contextmanager
@@ -67,5 +75,5 @@ def joined(
 def _hearing() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise PeerLost(str(error)) from error

@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from penstock.contracts.errors import Unavailable
 from penstock.modelkit.family import Epoch, write_whole
+from penstock.modelkit.meeting import reserved
 from penstock.runtime.child import error_said
 from penstock.runtime.jobs import Failure
 from penstock.runtime.marked import own_folder
@@ -54,14 +55,15 @@ class Machine:
     def __init__(self, opened: Callable[[], Processes]) -> None:
         self._processes = opened()
         self._own: Path | None = None
+        self._port: socket.socket | None = None  # held until another is asked for
         self._order: Order | None = None
 
     def address(self) -> dict[str, Any]:
-        """A port of this machine that is free."""
-        with socket.socket() as found:
-            found.bind(("", 0))
-            host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-            return {"host": host, "port": found.getsockname()[1]}
+        """A port of this machine, held for the worker that is to listen at it."""
+        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        self._leave_port()
+        self._port = reserved(host)
+        return {"host": host, "port": self._port.getsockname()[1]}
 
     def begin(self, order: Order, rank: int, meet: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """`files`: content of the order's by name; they are written where they are not to be found."""
@@ -84,8 +86,14 @@ class Machine:
 
     def close(self) -> None:
         self._processes.close()
+        self._leave_port()
         if self._own is not None:
             shutil.rmtree(self._own, ignore_errors=True)
+
+    def _leave_port(self) -> None:
+        if self._port is not None:
+            self._port.close()
+            self._port = None
 
     def _carried(self, told: Told) -> Told | Carried:
         if self._own is None or self._order is None or not isinstance(told, Epoch):
