@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -295,6 +296,26 @@ def test_init_asks_with_its_guess_as_the_answer(
     again = runner.invoke(app, ["init", "--from", str(data), "--to", str(tmp_path / "b.yaml"), "--yes"])
     assert "Column to be answered?" in done.output
     assert "Column to be answered?" not in again.output
+
+
+def test_init_says_that_a_guess_is_a_mere_one_and_how_to_take_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = tmp_path / "data.csv", tmp_path / "a.yaml"
+    header = ",".join(["shape", *(f"m{letter}" for letter in "abcdefghijklmnopqrstuvwxy")])
+    draw = random.Random(1)
+    rows = (",".join([draw.choice("abc"), *(f"{draw.random():.3f}" for _ in range(25))]) for _ in range(60))
+    data.write_text("\n".join([header, *rows]) + "\n")
+    command = ["init", "--from", str(data), "--to", str(out)]
+    done = runner.invoke(app, [*command, "--yes"])
+    assert "; a mere guess, as the last column; else shape" in done.output
+    assert "--target shape" in done.output
+    assert "protected none by its name" in done.output
+    out.unlink()
+    monkeypatch.setattr("penstock.client.cli.init.answers_come", lambda: True)
+    asked = runner.invoke(app, command, input="\n" * 40)
+    assert " and 4 more) [my]" in asked.output
+    assert "# as you said\n" in out.read_text(), "and is not asked again"
 
 
 def test_init_says_what_its_guess_still_lacks(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ from penstock.client.guess.targets import Target
 from penstock.contracts.load import BadPipeline, read
 from penstock.contracts.rules import nearest
 
+_SHOWN = 20
+"""Most columns that a question lists; all are answers."""
+
 Data = Annotated[Path, typer.Option("--from", help="CSV, JSON Lines or Parquet.")]
 To = Annotated[Path, typer.Option("--to", help="Where to write.")]
 Encoding = Annotated[str | None, typer.Option(help="Encoding of a CSV file that is not UTF-8, as cp1252.")]
@@ -72,7 +75,7 @@ def _said(target: Target) -> str:
     """The target, how sure it is, and how to take another."""
     said = f"target    {target.field.name}: {target.task}"
     said += f", positive {target.positive}" if target.positive is not None else ""
-    said += f"; a mere guess, {target.why}" if target.mere else ""
+    said += f"; {target.because}" if target.mere else ""
     if target.close:
         said += f"; {'else' if target.mere else 'nearly as likely:'} {' or '.join(target.close)}"
         said += f": --target {target.close[0]}"
@@ -99,8 +102,11 @@ def _asked(found: First) -> Answers:
     names = {column.field for column in guess.table.columns}
     fields = [one.name for one in guess.fields]
     likely = [guess.target.field.name, *guess.target.close]
-    rest = ", ".join(name for name in fields if name not in likely)
-    told = _ask(f"Column to be answered? ({' or '.join(likely)}; else {rest})", likely[0], fields)
+    rest = [name for name in fields if name not in likely]
+    more = f" and {len(rest) - _SHOWN} more" if len(rest) > _SHOWN else ""
+    others = f"{' or '.join(likely)}; else {', '.join(rest[:_SHOWN])}{more}"
+    guessed = f"{guess.target.because}: " if guess.target.mere else ""
+    told = _ask(f"Column to be answered? ({guessed}{others})", likely[0], fields)
     if told != guess.target.field.name:
         found = first(guess.table, replace(answers, target=told))
         guess = found.guess

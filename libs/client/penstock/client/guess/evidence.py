@@ -44,7 +44,8 @@ def leaks(guess: Guess) -> dict[str, str]:
             found[one.name] = f"a twin of `{target.name}`: each value of one goes with one of the other"
             continue
         if duration and one.of_two and names_a_censoring(column.name):
-            found[one.name] = f"says if `{target.name}` ended or was cut off: known only afterwards"
+            cut = f"says if `{target.name}` ended or was cut off, known only afterwards"
+            found[one.name] = f"{cut}; a regression takes what was cut off for whole"
             continue
         if one.type == "text" or len(labels) < _FEWEST:
             continue

@@ -33,7 +33,7 @@ def report(found: First) -> str:
     guess, table = found.guess, found.guess.table
     name, target = escape(table.path.name), guess.target
     decided = [
-        f"Target: <strong>{escape(target.field.name)}</strong>, {target.task}, {escape(target.why)}.",
+        f"Target: <strong>{escape(target.field.name)}</strong>, {target.task}, {escape(target.because)}.",
         f"A row is named by {_named(guess.id, 'its number and a digest of it')}, is about"
         f" {_named(guess.entity or guess.id, 'itself')}, and happened at"
         f" {_named(guess.timestamp, 'its publishing')}.",

@@ -24,7 +24,7 @@ _MANY_CLASSES = 12
 _LOOKED_AT, _ROWS, _FEWEST_GROUPS = 5, 2_000, 20
 CLOSE = 2.0
 """Points by which another column may be behind and is still asked about."""
-BY_NAME = "by its name"
+BY_NAME, AS_SAID = "by its name", "as you said"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,11 @@ class Target:
     @property
     def mere(self) -> bool:
         """Tells whether its name does not speak for it: its place or its values at most."""
-        return self.why not in ("as you said", "") and BY_NAME not in self.why
+        return self.why not in (AS_SAID, "") and BY_NAME not in self.why
+
+    @property
+    def because(self) -> str:
+        return f"a mere guess, {self.why}" if self.mere else self.why
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def target_of(fields: list[Field], table: Table, *, chosen: str | None, positive
             remedy="Give what a model is to learn from, and a column with what it is to answer",
         )
     if said:
-        return _typed(said[0], table, positive, "as you said")
+        return _typed(said[0], table, positive, AS_SAID)
     first, *others = _ranked(fields, able, table.path.stem)
     found = _typed(first.field, table, positive, first.why)
     close = [one.field.name for one in others[:2] if one.points > first.points - CLOSE]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from penstock.client.guess.decide import Baseline, Guess
 from penstock.client.guess.fields import Field
 from penstock.client.guess.table import Column
+from penstock.client.guess.targets import AS_SAID
 from penstock.contracts.pipeline.sources import PUBLISHING_TIME, ROW_NUMBER
 
 _ROW, _PUBLISHED = "row", "published_at"
@@ -129,10 +130,8 @@ def _targets(guess: Guess) -> Iterator[str]:
     total = len(one.column.present)
     shares = ", ".join(f"{value[:30]} {count / total:.1%}" for value, count in shown)
     others = " or ".join(f"`{name}`" for name in target.close)
-    guessed = "a mere guess, " if target.mere else ""
-    why = f"{guessed}{target.why}; is it the one{f', or {others}' if others else ''}?" + (
-        "" if target.task == "regression" else f" {shares}"
-    )
+    asked = "" if target.why == AS_SAID else f"; is it the one{f', or {others}' if others else ''}?"
+    why = target.because + asked + ("" if target.task == "regression" else f" ({shares})")
     yield f"  {_quoted(one.name)}: {{from: events.{one.name}, type: {target.task}{positive}}}  # {_line(why)}"
 
 
