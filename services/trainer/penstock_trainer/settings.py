@@ -51,8 +51,10 @@ class Settings(RaySettings):
 
     @property
     def tensorboard_dir(self) -> Path:
-        """Event files for TensorBoard, by pipeline and run, or study and trial."""
-        return self.platform.home / "tensorboard"
+        """Event files for TensorBoard, by pipeline and run, or study and trial. In the service's own
+        folder: a container may write nowhere else.
+        """
+        return self.data_dir / "tensorboard"
 
     @property
     def runs_dir(self) -> Path:

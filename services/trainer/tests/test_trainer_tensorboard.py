@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from penstock.contracts.errors import Unavailable
+from penstock.runtime.settings import Platform
+from penstock_trainer.settings import Settings
 from penstock_trainer.tensorboard import Session, _checksum, write
 
 SESSION = Session(
@@ -47,6 +49,13 @@ def test_a_session_is_written_as_tensorboard_was_seen_to_read_it(tmp_path: Path)
     assert hashlib.sha256(written(tmp_path)).hexdigest() == READ
     write(tmp_path, SESSION)
     assert len([*tmp_path.iterdir()]) == 1, "again in its place"
+
+
+def test_files_lie_in_the_services_own_folder(tmp_path: Path) -> None:
+    """A container may write nowhere else."""
+    settings = Settings(platform=Platform(home=tmp_path))
+    assert settings.tensorboard_dir.is_relative_to(settings.data_dir)
+    write(settings.tensorboard_dir / "loans" / "01A", SESSION)
 
 
 def test_every_record_is_whole_and_names_what_it_holds(tmp_path: Path) -> None:
