@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from penstock.contracts.events import StudyReference, TrainingSet
 from penstock.contracts.pipeline import Number, Pipeline, TextAverage, TextCnn, Treatment
 from penstock.modelkit.build import Built
+from penstock.modelkit.stored import DOUBT, rank_error
 from penstock_trainer.pace import pace_of
 
 NOT_STATED = "*Not stated. Whoever owns this pipeline should say.*"
@@ -43,7 +44,7 @@ def model_card(
             "",
             NOT_STATED,
         ],
-        _data(pipeline, training_set),
+        [*_data(pipeline, training_set), *_sample(built)],
         _features(pipeline, built),
         _performance(built),
         _fairness(pipeline),
@@ -159,6 +160,18 @@ def _data(pipeline: Pipeline, training_set: TrainingSet) -> list[str]:
             for part in training_set.offsets
         ),
         f"- Put together {training_set.created_at:%Y-%m-%d %H:%M} UTC.",
+    ]
+
+
+def _sample(built: Built) -> list[str]:
+    """Says of which rows the treatment of features was learned, where there were too many to hold."""
+    if built.sampled is None:
+        return []
+    return [
+        f"- All rows trained it; its features were fitted to a seeded sample of {built.sampled:,} of them,"
+        " which the profile describes and simpler models were fitted to. With probability"
+        f" {1 - DOUBT:.0%} a quantile's rank is off by less than {rank_error(built.sampled):.2%}"
+        " (Dvoretzky, Kiefer, Wolfowitz 1956)."
     ]
 
 

@@ -206,6 +206,20 @@ def test_a_password_in_the_stores_url_is_refused() -> None:
         Settings(tracking="postgresql+psycopg://penstock:tell-nobody@postgres/mlflow")
 
 
+def test_the_card_says_of_which_rows_features_were_learned_where_they_are_not_all(loans: Any) -> None:
+    from penstock.modelkit.build import build
+    from penstock_trainer.card import model_card
+
+    training_set = loans.training_set()
+    built = build(loans.pipeline, loans.folder / "train.parquet", loans.folder / "validation.parquet")
+    cards = [
+        model_card(loans.pipeline, training_set, one, run_id="01A", pipeline_number=3)
+        for one in (built, replace(built, sampled=400_000))
+    ]
+    assert ["seeded sample of 400,000 of them" in card for card in cards] == [False, True]
+    assert "With probability 99% a quantile's rank is off by less than 0.26%" in cards[1]
+
+
 def test_the_card_says_how_a_text_is_read_and_the_package_what_speaks_for_the_answer(loans: Any) -> None:
     from penstock.modelkit.build import build
     from penstock_trainer.card import model_card

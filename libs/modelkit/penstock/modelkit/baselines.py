@@ -39,7 +39,6 @@ from penstock.packages.parts import ModelSignature
 
 STEPS = 60  # of L-BFGS
 MAX_VALUES = 20_000_000  # of the matrix that a linear model is fitted to; the first rows of more
-SAMPLE = 64_000_000  # bytes of raw values, of parts that are too large to hold
 _TREES = BoostedTrees(type="boosted_trees", learning_rate=0.1, num_leaves=16)
 _BRIEF = Trainer(epochs=20, early_stopping=EarlyStopping(patience=2))
 
@@ -50,7 +49,7 @@ def baselines(pipeline: Pipeline, train_part: Path, validation_part: Path) -> di
     """
     listed = classes(train_part)
     named = signature(pipeline, listed)
-    parts = [opened(part, named, pipeline).sampled(SAMPLE) for part in (train_part, validation_part)]
+    parts = [opened(part, named, pipeline).sampled() for part in (train_part, validation_part)]
     found = {}
     for name, fit in FITS.items():
         if name == pipeline.model.type:

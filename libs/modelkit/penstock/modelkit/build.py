@@ -26,7 +26,7 @@ from penstock.modelkit.model import TOLERANCE, check_parity, compile_model, run
 from penstock.modelkit.preprocessing import bins, fit
 from penstock.modelkit.profile import describe, draw_probes, probes
 from penstock.modelkit.rows import RowSource, classes, read, signature
-from penstock.modelkit.stored import opened
+from penstock.modelkit.stored import give_back, opened
 from penstock.packages.parts import ModelSignature, Profile
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def build(
     on_stage("fitting")
     with in_files(scratch, pipeline) as transform:
         prepared = prepare(pipeline, train_part, validation_part, transform)
+        give_back()
         on_stage("training")
         family = family_of(pipeline.model)
         fit = family.fit if loop is None else partial(cast(Spreadable, family).fit, loop=loop)

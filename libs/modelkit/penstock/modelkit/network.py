@@ -182,7 +182,13 @@ class Trainable(nn.Module):
         """Answers for all rows, without dropout."""
         self.eval()
         rows = torch.arange(len(tensors.dense))
-        return torch.cat([self(*tensors.batch(part)) for part in torch.split(rows, chunk)])
+        first, *others = torch.split(rows, chunk)
+        found: Tensor = self(*tensors.batch(first))
+        answers = found.new_empty(len(rows), *found.shape[1:])  # small pieces between batches cost memory
+        answers[: len(found)] = found
+        for part in others:
+            answers[int(part[0]) : int(part[0]) + len(part)] = self(*tensors.batch(part))
+        return answers
 
 
 class Network(Trainable, ABC):
@@ -209,7 +215,7 @@ class Embedded(Network):
     def embedded(self, dense: Tensor, buckets: Tensor) -> Tensor:
         """float32 [B, width]: the dense columns, then the embeddings."""
         found = [embedding(buckets[:, index]) for index, embedding in enumerate(self.embeddings)]
-        return torch.cat([dense, *found], dim=1)
+        return torch.cat([dense, *found], dim=1) if found else dense
 
     def average_unseen(self) -> None:
         with torch.no_grad():

@@ -41,10 +41,8 @@ class RowSource(Protocol):
     def chunks(self, most: int) -> Iterator[Rows]:
         """All rows in their order, at most so many at a time; an empty part is one empty chunk."""
 
-    def sampled(self, held: int | None = None) -> Rows:
-        """All rows, or, of those that stay in their file, a seeded sample of about so many bytes; by
-        default of as many as a part may hold.
-        """
+    def sampled(self) -> Rows:
+        """All rows, or, of those that stay in their file, a seeded sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class Rows:
         for at in range(0, max(1, len(self)), most):
             yield self.taken(slice(at, at + most))
 
-    def sampled(self, held: int | None = None) -> Rows:
+    def sampled(self) -> Rows:
         return self
 
     def taken(self, rows: Any) -> Rows:
