@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    with loading():  # every worker imports every test's modules
+    with loading(without=()):  # every worker imports every test's modules
         return (yield)
 
 

@@ -7,15 +7,18 @@ import gc
 import signal
 from typing import Any
 
-import uvicorn
-import uvloop
+from penstock.runtime.loading import loading
 
-from penstock.runtime.local_http import UNIX
-from penstock.runtime.logging import configure_logging
-from penstock.serving.protocol.http import Headers, HttpApplication
-from penstock_inference.gateway import servicer
-from penstock_inference.gateway.backend import Backend
-from penstock_inference.settings import Settings
+with loading():
+    import uvicorn
+    import uvloop
+
+    from penstock.runtime.local_http import UNIX
+    from penstock.runtime.logging import configure_logging
+    from penstock.serving.protocol.http import Headers, HttpApplication
+    from penstock_inference.gateway import servicer
+    from penstock_inference.gateway.backend import Backend
+    from penstock_inference.settings import Settings
 
 
 def http_server(backend: Backend, address: str) -> uvicorn.Server:
