@@ -41,6 +41,9 @@ num.io.threads=4
 broker.session.timeout.ms=6000
 # Until its first heartbeats after a start the broker is fenced, and names no broker to who asks.
 broker.heartbeat.interval.ms=250
+# The controller writes a record that says nothing, and tells its observers, where so long none was
+# written; each half second by default, a quarter of an idle broker's work.
+metadata.max.idle.interval.ms=10000
 """
 
 _OPEN = """\
