@@ -13,6 +13,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.broker import free_ports
+from penstock.testing.loans import Loans
 from penstock.testing.processes import job_of
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as pb
@@ -55,6 +57,9 @@ class Trainer:
         self.stub = TrainerServiceStub(self.channel)
         self._kafka = kafka
         self._prefix = prefix
+
+    def last_words(self) -> str:
+        return (self.home / "trainer.log").read_text()[-4000:]
 
     def create(self, **wish: Any) -> str:
         overrides = json.dumps(wish.pop("overrides", {}))
@@ -108,45 +113,64 @@ class Trainer:
         return open_package(to, event.digest)
 
 
+@contextmanager
+def running(loans: Any, kafka: Any) -> Iterator[Trainer]:
+    home = loans.folder / "home"
+    prefix = f"trainer-{uuid.uuid4().hex[:8]}."
+    (port,) = free_ports(1)
+    environment = {
+        "PENSTOCK_HOME": str(home),
+        "PENSTOCK_ARTIFACTS": loans.artifacts.root,
+        "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "PENSTOCK_KAFKA__TOPIC_PREFIX": prefix,
+        "PENSTOCK_PEERS": json.dumps(loans.peers),
+        "PENSTOCK_TRAINER__PORT": str(port),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+    }
+    home.mkdir(exist_ok=True)
+    with (home / "trainer.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "penstock_trainer"],
+            env=os.environ | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    trainer = Trainer(process, port, home, kafka, prefix)
+    try:
+        grpc.channel_ready_future(trainer.channel).result(60)
+        until(lambda: not trainer.waiting(), what="the trainer is ready")
+        yield trainer
+    except BaseException:
+        print(trainer.last_words())
+        raise
+    finally:
+        trainer.channel.close()
+        process.terminate()
+        process.wait(30)
+
+
 @pytest.fixture
 def start(loans: Any, kafka: Any) -> Any:
-    @contextmanager
-    def started(name: str = "home", prefix: str | None = None) -> Iterator[Trainer]:
-        home = loans.folder / name
-        prefix = prefix or f"trainer-{uuid.uuid4().hex[:8]}."
-        (port,) = free_ports(1)
-        environment = {
-            "PENSTOCK_HOME": str(home),
-            "PENSTOCK_ARTIFACTS": loans.artifacts.root,
-            "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "PENSTOCK_KAFKA__TOPIC_PREFIX": prefix,
-            "PENSTOCK_PEERS": json.dumps(loans.peers),
-            "PENSTOCK_TRAINER__PORT": str(port),
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "DO_NOT_TRACK": "1",
-        }
-        home.mkdir(exist_ok=True)
-        with (home / "trainer.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "penstock_trainer"],
-                env=os.environ | environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        trainer = Trainer(process, port, home, kafka, prefix)
-        try:
-            grpc.channel_ready_future(trainer.channel).result(60)
-            until(lambda: not trainer.waiting(), what="the trainer is ready")
-            yield trainer
-        except BaseException:
-            print((home / "trainer.log").read_text()[-4000:])
-            raise
-        finally:
-            trainer.channel.close()
-            process.terminate()
-            process.wait(30)
+    return partial(running, loans, kafka)
 
-    return started
+
+@pytest.fixture(scope="module")
+def lender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loans]:
+    """The peers of `trainer`."""
+    folder = tmp_path_factory.mktemp("lender")
+    loans = Loans(folder, f"file://{folder}/artifacts")
+    loans.start_registry()
+    loans.start_feature_store()
+    yield loans
+    loans.close()
+
+
+@pytest.fixture(scope="module")
+def trainer(lender: Loans, kafka: Any) -> Iterator[Trainer]:
+    """One for all tests that leave it and its peers as they were."""
+    with running(lender, kafka) as trainer:
+        yield trainer
 
 
 def tracked(store: Path) -> int:
@@ -242,38 +266,38 @@ def test_a_run_waits_for_its_peers_and_can_be_canceled(loans: Any, start: Any) -
         until(lambda: trainer.child() is None, what="the child is gone")
 
 
-def test_what_cannot_be_trained_fails_with_a_sentence(loans: Any, start: Any) -> None:
-    loans.start_registry()
-    loans.start_feature_store()
-    with start() as trainer:
-        for call, status in (
-            (
-                lambda: trainer.create(overrides={"trainer.epoch": 5}),
-                "trainer.epoch: no key `epoch`; did you mean `epochs`?",
-            ),
-            (
-                lambda: trainer.stub.CreateRun(pb.CreateRunRequest(pipeline="lones")),
-                "no pipeline `lones`. There is loans",
-            ),
-            (lambda: trainer.run("01X"), "no run `01X`. List runs with `penstock runs`"),
-        ):
-            with pytest.raises(grpc.RpcError) as caught:
-                call()
-            assert str(error_of_call(caught.value)) == status
-        loans.error = Conflict(
-            "12 labelled rows, at least 50 are needed", where="loans", remedy="Publish more labelled events"
-        )
+def test_what_cannot_be_trained_fails_with_a_sentence(
+    lender: Loans, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for call, status in (
+        (
+            lambda: trainer.create(overrides={"trainer.epoch": 5}),
+            "trainer.epoch: no key `epoch`; did you mean `epochs`?",
+        ),
+        (
+            lambda: trainer.stub.CreateRun(pb.CreateRunRequest(pipeline="lones")),
+            "no pipeline `lones`. There is loans",
+        ),
+        (lambda: trainer.run("01X"), "no run `01X`. List runs with `penstock runs`"),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        assert str(error_of_call(caught.value)) == status
+    refusal = Conflict(
+        "12 labelled rows, at least 50 are needed", where="loans", remedy="Publish more labelled events"
+    )
+    with monkeypatch.context() as refusing:
+        refusing.setattr(lender, "error", refusal)
         run = trainer.ended(trainer.create())
-        assert run.state == pb.Run.STATE_FAILED
-        assert "12 labelled rows, at least 50 are needed" in run.failure
-        assert run.remedy == "Publish more labelled events"
-        loans.error = None
-        loans.training_set = lambda name: type(loans).training_set(loans, name, one_class=True)
-        run = trainer.ended(trainer.create())
-        assert "the training split has one class only: `false` in all 400 rows" in run.failure
-        assert run.remedy == "Publish labels of the other class too, or check `positive`"
-        assert run.attempts == 1
-        assert len(trainer.events(TrainingRunRequested, 2)) >= 2
+    assert run.state == pb.Run.STATE_FAILED
+    assert "12 labelled rows, at least 50 are needed" in run.failure
+    assert run.remedy == "Publish more labelled events"
+    monkeypatch.setattr(lender, "training_set", partial(lender.training_set, one_class=True))
+    run = trainer.ended(trainer.create())
+    assert "the training split has one class only: `false` in all 400 rows" in run.failure
+    assert run.remedy == "Publish labels of the other class too, or check `positive`"
+    assert run.attempts == 1
+    assert len(trainer.events(TrainingRunRequested, 2)) >= 2
 
 
 def brought() -> bytes:
@@ -297,46 +321,43 @@ def brought() -> bytes:
     return content
 
 
-def test_a_model_made_elsewhere_becomes_a_package(loans: Any, start: Any, tmp_path: Path) -> None:
+def test_a_model_made_elsewhere_becomes_a_package(lender: Loans, trainer: Trainer, tmp_path: Path) -> None:
     """One run for a good graph, one for a file that is none: it fails alone."""
-    loans.start_registry()
-    loans.start_feature_store()
     content = brought()
-    with start() as trainer:
 
-        def send(name: str, *chunks: bytes) -> pb.Run:
-            first = pb.ImportModelRequest(pipeline="loans", name=name, imported_by="Ada")
-            rest = (pb.ImportModelRequest(chunk=chunk) for chunk in chunks)
-            return trainer.ended(trainer.stub.ImportModel(iter([first, *rest])).run_id)
+    def send(name: str, *chunks: bytes) -> pb.Run:
+        first = pb.ImportModelRequest(pipeline="loans", name=name, imported_by="Ada")
+        rest = (pb.ImportModelRequest(chunk=chunk) for chunk in chunks)
+        return trainer.ended(trainer.stub.ImportModel(iter([first, *rest])).run_id)
 
-        bad = send("notes.txt", b"not a graph")
-        assert bad.state == pb.Run.STATE_FAILED
-        assert bad.failure == "this is no ONNX model, or only a part of one"
-        assert "Export the model" in bad.remedy
-        run = send("/home/ada/theirs.onnx", content[:100], content[100:])
-        assert run.state == pb.Run.STATE_COMPLETED, run.failure
-        assert (run.imported_from, run.imported_digest) == ("theirs.onnx", digest_of(content))
-        (completed,) = (
-            event for event in trainer.events(TrainingRunCompleted) if isinstance(event, TrainingRunCompleted)
-        )
-        assert completed.imported is not None
-        assert completed.imported.by == "Ada"
-        verify_fact(completed, Keys(trainer.home / "keys").trust())
-        package = trainer.package(loans.artifacts, completed, tmp_path / "package")
-        assert package.origin is not None
-        assert package.origin.original_digest == digest_of(content)
-        assert package.metrics["auroc"] > 0.9
-        assert package.curves.points == ()
-        for line in (
-            "Imported by Ada from `theirs.onnx`, original digest",
-            "not known whether it was trained on the audit rows",
-        ):
-            assert line in package.model_card
-        with pytest.raises(grpc.RpcError) as refused:
-            trainer.stub.ImportModel(iter([pb.ImportModelRequest(pipeline="loans")]))
-        error = error_of_call(refused.value)
-        assert isinstance(error, Invalid)
-        assert (error.message, error.where) == ("the file is empty", "chunk")
+    bad = send("notes.txt", b"not a graph")
+    assert bad.state == pb.Run.STATE_FAILED
+    assert bad.failure == "this is no ONNX model, or only a part of one"
+    assert "Export the model" in bad.remedy
+    run = send("/home/ada/theirs.onnx", content[:100], content[100:])
+    assert run.state == pb.Run.STATE_COMPLETED, run.failure
+    assert (run.imported_from, run.imported_digest) == ("theirs.onnx", digest_of(content))
+    (completed,) = (
+        event for event in trainer.events(TrainingRunCompleted) if isinstance(event, TrainingRunCompleted)
+    )
+    assert completed.imported is not None
+    assert completed.imported.by == "Ada"
+    verify_fact(completed, Keys(trainer.home / "keys").trust())
+    package = trainer.package(lender.artifacts, completed, tmp_path / "package")
+    assert package.origin is not None
+    assert package.origin.original_digest == digest_of(content)
+    assert package.metrics["auroc"] > 0.9
+    assert package.curves.points == ()
+    for line in (
+        "Imported by Ada from `theirs.onnx`, original digest",
+        "not known whether it was trained on the audit rows",
+    ):
+        assert line in package.model_card
+    with pytest.raises(grpc.RpcError) as refused:
+        trainer.stub.ImportModel(iter([pb.ImportModelRequest(pipeline="loans")]))
+    error = error_of_call(refused.value)
+    assert isinstance(error, Invalid)
+    assert (error.message, error.where) == ("the file is empty", "chunk")
 
 
 async def test_a_file_beyond_the_bound_is_not_stored(tmp_path: Path) -> None:
