@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from census import PIPELINE, Served, infer, tensors
 
+from penstock.testing.compose import ComposeUnderTest
+from penstock.testing.wait import until
+
 pytestmark = [pytest.mark.compose, pytest.mark.stack]
 
 TOLERANCE = 1e-6
@@ -52,3 +55,17 @@ def test_quality_fairness_and_probabilities_are_those_of_the_embedded_stack(
     ]
     assert answers[0].shape == (len(rows), 2)
     assert float(np.abs(answers[0] - answers[1]).max()) <= TOLERANCE, PIPELINE
+
+
+def test_mlflow_and_tensorboard_are_told_of_a_run_in_containers_too(
+    served_by_compose: Served, compose: ComposeUnderTest
+) -> None:
+    run = served_by_compose.version.run_id
+    ended = f"SELECT status FROM runs WHERE name = '{run}'"
+    asked = ("psql", "--username", "penstock", "--dbname", "mlflow", "--tuples-only", "--command", ended)
+
+    def told() -> bool:
+        return compose.execute("postgres", *asked).split() == ["FINISHED"]
+
+    until(told, within=120, what="MLflow knows the run", despite=RuntimeError)  # it makes its tables first
+    assert "tfevents" in compose.execute("trainer", "ls", f"trainer/tensorboard/{PIPELINE}/{run}")

@@ -26,6 +26,7 @@ from penstock.testing import lending
 from penstock.testing.wait import until
 from penstock_trainer.job import run
 from penstock_trainer.settings import Settings
+from penstock_trainer.workers import processes
 from penstock_trainer.workers.choice import spread
 from penstock_trainer.workers.pays import Alone, Choice, Probe, done_before, weighed
 from penstock_trainer.workers.port import Ended, Order
@@ -152,7 +153,11 @@ def test_no_process_outlives_a_driver_that_was_killed(tmp_path: Path, odd: Path)
     assert all(gone(pid) for pid in (*pids, server))
 
 
-def test_a_worker_that_is_stopped_before_it_runs_never_does(tmp_path: Path, odd: Path) -> None:
+@pytest.mark.parametrize("patience_s", [processes.GONE_S, 0.0])
+def test_a_worker_that_is_stopped_before_it_runs_never_does(
+    tmp_path: Path, odd: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float
+) -> None:
+    monkeypatch.setattr(processes, "GONE_S", patience_s)
     file = fitting_of(lend(), parts(tmp_path), tmp_path / "fitting.pt")
     environment = {"PYTHONPATH": str(odd), "ODD": str(odd)}
     with closing(Processes("odd_worker", environment)) as workers:

@@ -145,6 +145,8 @@ class Processes:
             self._sleep(LOOK_S)
             for worker in self._workers:
                 worker.follow()
+        if not all(worker.gone for worker in self._workers):
+            self._server.close()  # with it go those of whom it has told nothing yet
         self._bury()
 
     def _sleep(self, seconds: float) -> None:
