@@ -109,6 +109,21 @@ def test_every_combination_is_a_whole_stack(overlays: tuple[str, ...]) -> None:
 
 
 @compose_only
+def test_gpus_are_for_what_computes_on_them() -> None:
+    """In full single precision where models are served: TF32 would not agree with their packages."""
+    services = resolved("gpu")["services"]
+    devices = {
+        name: service["deploy"]["resources"]["reservations"]["devices"]
+        for name, service in services.items()
+        if "devices" in service.get("deploy", {}).get("resources", {}).get("reservations", {})
+    }
+    assert devices.keys() == {"triton", "trainer"}
+    assert all(each[0]["capabilities"] == ["gpu"] for each in devices.values())
+    assert services["triton"]["environment"]["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert services["inference"]["environment"]["PENSTOCK_INFERENCE__TRITON_DEVICE"] == "gpu"
+
+
+@compose_only
 @pytest.mark.parametrize("overlays", COMBINATIONS, ids="+".join)
 def test_only_the_door_and_kafka_listen_outside_and_only_here(overlays: tuple[str, ...]) -> None:
     services = resolved(*overlays)["services"]
