@@ -199,6 +199,9 @@ def test_a_killed_child_goes_on_and_gives_the_same_model(loans: Any, start: Any,
         assert run.state == pb.Run.STATE_COMPLETED, run.failure
         assert run.attempts == 2
         assert [epoch.number for epoch in run.epochs] == list(range(1, 11))
+        assert all(epoch.pace.workers == 1 and epoch.pace.step_s > 0 for epoch in run.epochs)
+        assert run.pace == run.epochs[-1].pace
+        assert "of the time" in run.pace.bottleneck
         whole = trainer.ended(trainer.create())
         assert whole.attempts == 1
         events = trainer.events(TrainingRunCompleted, 2)
