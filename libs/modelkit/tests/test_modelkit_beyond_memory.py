@@ -17,7 +17,7 @@ import pytest
 
 CHILD = Path(__file__).with_name("beyond_memory.py")
 FIELDS, COLUMNS = 20, 33  # float32 a field, each number and its pieces, when prepared
-LIMIT, TIMES = 48_000_000, 8
+LIMIT, TIMES = 64_000_000, 8
 
 
 def write(path: Path, rows: int, seed: int) -> None:
