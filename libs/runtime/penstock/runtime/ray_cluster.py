@@ -32,6 +32,7 @@ class RayCluster:
         """
         self._home, self._address, self._processors = home, address, processors
         self._raylet: int | None = None
+        self._joined = False
 
     @property
     def connected(self) -> bool:
@@ -39,14 +40,19 @@ class RayCluster:
 
     @property
     def lost(self) -> bool:
-        """True when the raylet that was started here has died: Ray would wait for it for ever."""
-        return self._raylet is not None and not lives(self._raylet)
+        """True when the raylet that was started here has died, for which Ray would wait for ever, or the
+        head of a cluster elsewhere, for which it has looked in vain.
+        """
+        if self._raylet is not None:
+            return not lives(self._raylet)
+        return self._joined and not self.connected
 
     def connect(self) -> None:
         """Blocks for some seconds. Raises Unavailable."""
         try:
             if self._address is not None:
                 ray.init(address=self._address, log_to_driver=False)
+                self._joined = True
             else:
                 self._start()
         except (RayError, OSError, RuntimeError) as error:
@@ -55,7 +61,7 @@ class RayCluster:
 
     def end(self) -> None:
         """Ends Ray where it was started here, else this process's part in it."""
-        self._raylet = None
+        self._raylet, self._joined = None, False
         ray.shutdown()
         if self._address is None:
             _clear(folder_of(self._home))
