@@ -66,14 +66,26 @@ class TestRay(WorkersSuite):
         assert ended(workers) == Ended()
 
 
+def ran(program: str, folder: Path, **environment: str) -> str:
+    """The last line that a program beside this file prints."""
+    command = [sys.executable, Path(__file__).with_name(program), folder]
+    usual = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(
+        command, env={**os.environ, **usual, **environment}, stdout=subprocess.PIPE, check=True, timeout=300
+    )
+    return done.stdout.decode().splitlines()[-1]
+
+
+def test_a_head_that_dies_is_told_and_its_checkpoint_kept(tmp_path: Path) -> None:
+    settings = {"GRPC_ENABLE_FORK_SUPPORT": "0", "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "5"}
+    assert ran("ray_head.py", tmp_path, GLOO_SOCKET_IFNAME="lo", **settings) == (
+        "RAY_ADDRESS: Ray is not there: ray client connection timeout; checkpoint: True"
+    )
+
+
 def test_a_node_that_dies_leaves_the_rest_to_train_the_same_model(tmp_path: Path) -> None:
     """On a cluster that was there before, whose nodes meet at a port."""
-    program = Path(__file__).with_name("ray_nodes.py")
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    done = subprocess.run(
-        [sys.executable, program, tmp_path], env=environment, stdout=subprocess.PIPE, check=True, timeout=120
-    )
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(ran("ray_nodes.py", tmp_path))
     assert found["epochs"] == list(range(1, EPOCHS + 1))
     assert found["said"] == [
         {"workers": 2, "because": ""},

@@ -138,6 +138,14 @@ class RayWorkers:
         return min(self.most, _free("GPU")[0] + len(self._machines))
 
     def start(self, order: Order) -> int:
+        try:
+            return self._started(order)
+        except ConnectionError as error:
+            raise Unavailable(f"Ray is not there any more: {error}", where="RAY_ADDRESS") from error
+
+    def _started(self, order: Order) -> int:
+        if self._cluster.lost:
+            self._forget()
         self._connect()
         if len(self._machines) == order.size:
             with suppress(Unavailable):
@@ -157,9 +165,8 @@ class RayWorkers:
         until, found = time.monotonic() + timeout_s, []
         while self._order is not None:
             if self._cluster.lost:
-                self._ends[0] = Ended(lost="the Ray node of all workers died")
-                self._machines = []  # before: a call to one of them would start another Ray
-                self._cluster.end()
+                self._ends[0] = Ended(lost="the Ray node of all workers, or the head of their cluster, died")
+                self._forget()
             else:
                 found = self._hear()
             if end := self._end():
@@ -181,6 +188,11 @@ class RayWorkers:
     def _connect(self) -> None:
         if not self._cluster.connected:
             self._cluster.connect()
+
+    def _forget(self) -> None:
+        """Ends this process's part in a Ray that is lost."""
+        self._machines = []  # before: a call to one of them would start another Ray
+        self._cluster.end()
 
     def _reserve(self, order: Order) -> int:
         """Reserves for each worker what it needs; for fewer after a death, where there is no more room.
@@ -214,7 +226,7 @@ class RayWorkers:
     def _release(self) -> None:
         """Ends the actors with all that they started, and gives their room back."""
         if self._machines:
-            with suppress(RayError):
+            with suppress(RayError, ConnectionError):
                 ray.get([machine.close.remote() for machine in self._machines], timeout=CLOSE_S)
             for machine in self._machines:
                 ray.kill(machine)
@@ -261,7 +273,7 @@ class RayWorkers:
         self._answers.clear()
         self._heard_at.clear()
         if self._machines:
-            with suppress(RayError):
+            with suppress(RayError, ConnectionError):
                 ray.get([machine.stop.remote() for machine in self._machines], timeout=CLOSE_S)
 
     # -- words -------------------------------------------------------------------------------------
@@ -273,23 +285,27 @@ class RayWorkers:
     def _hear(self) -> list[Told]:
         """Reads what actors have answered, and asks them on; ends are kept."""
         found: list[Told] = []
+        with suppress(ConnectionError):  # the cluster's: it is lost
+            self._hear_into(found)
+        return found
+
+    def _hear_into(self, found: list[Told]) -> None:
         ready, _ = ray.wait([*self._answers], timeout=LOOK_S)
         for answer in ready:
-            rank = self._answers.pop(answer)
-            del self._heard_at[rank]
+            rank = self._answers[answer]
             try:
                 told = [self._kept(each) for each in ray.get(answer)]
             except RayTaskError as error:  # our own code's, where a machine lacks it or is full
                 told = [Ended(failure=Failure.of(error_said(error.cause)))]
             except RayError:
                 told = [Ended(lost=f"the Ray node of worker {rank} died")]
+            del self._answers[answer], self._heard_at[rank]
             ends = [each for each in told if isinstance(each, Ended)]
             found += [each for each in told if not isinstance(each, Ended)]
             if ends:
                 self._ends[rank] = ends[0]
             else:
                 self._ask(rank)
-        return found
 
     def _end(self) -> Ended | None:
         """The end of the order; None while it lasts. Whoever was left alone is no cause, unless nobody

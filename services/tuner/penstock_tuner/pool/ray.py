@@ -99,6 +99,8 @@ class RayPool:
     def start(self, number: int, pipeline: Pipeline) -> None:
         if number in self._running or self.free < 1:
             raise Conflict(f"trial {number} cannot start: {sorted(self._running)} run, {self._at_once} may")
+        if self._cluster.lost:
+            self._end_ray()
         if not self._cluster.connected:
             self._connect()
         machine = self._idle.pop() if self._idle else self._placed()
@@ -112,8 +114,11 @@ class RayPool:
                 return self._lost()
             answers = [trial.answer for trial in self._running.values()]
             left = max(0.0, until - time.monotonic())
-            ray.wait(answers, timeout=min(left, LOOK_S))
-            found = [told for number in list(self._running) for told in self._heard(number)]
+            found: list[Reported | Ended] = []
+            with suppress(ConnectionError):  # the cluster's: it is lost
+                ray.wait(answers, timeout=min(left, LOOK_S))
+                for number in list(self._running):
+                    found += self._heard(number)
             if found or not left:
                 return found
         return []
@@ -125,7 +130,7 @@ class RayPool:
     def close(self) -> None:
         if self._cluster.connected:
             machines = [*self._idle, *(trial.machine for trial in self._running.values())]
-            with suppress(RayError, GetTimeoutError):
+            with suppress(RayError, GetTimeoutError, ConnectionError):
                 ray.get([machine.close.remote() for machine in machines], timeout=CLOSE_S)
             self._end_ray()
         self._running.clear()
@@ -180,7 +185,7 @@ class RayPool:
         return Ended(number, failure=failure)
 
     def _lost(self) -> list[Reported | Ended]:
-        """Ends of all trials: Ray would wait for a dead raylet for ever. The next start begins anew."""
+        """Ends of all trials of a Ray that is lost. The next start begins anew."""
         lost: list[Reported | Ended] = [Ended(number, failure=DIED) for number in self._running]
         self._running.clear()
         self._end_ray()
