@@ -64,7 +64,7 @@ requirements:
 
 images: ## The images of services and sites, and the passwords of the compose stack
 	@deploy/compose/secrets.sh
-	@docker compose --file docker-compose.yml --file deploy/compose/sites.yaml build
+	@docker compose --file docker-compose.yml --file deploy/compose/sites.yaml --file deploy/compose/ray.yaml build
 
 # With STACK=compose the stack is docker-compose.yml's, and this machine needs neither Kafka nor Triton.
 demo: $(if $(filter compose,$(STACK)),$(VENV)/.members images,setup) ## Census records to a refused model, a fair one, predictions; DOWN=1 ends the stack afterwards, STACK=compose runs it in containers

@@ -20,6 +20,7 @@ password grafana_admin_password
 password kafka_broker_password  # and of who makes the other users
 password kafka_admin_password
 password kafka_publisher_password
+password ray_token  # of a Ray cluster's members; the key that signs their certificates follows from it
 # begin passwords: made by `make gen` from contracts/services.py
 password kafka_ingest_password
 password kafka_feature_store_password

@@ -184,6 +184,22 @@ def test_a_site_in_a_container_may_do_no_more_than_a_service() -> None:
 
 
 @compose_only
+def test_a_node_of_ray_may_do_no_more_than_a_service_and_is_reached_by_who_spreads() -> None:
+    found = resolved("ray")
+    assert found["networks"]["ray"]["internal"]
+    for name in ("ray-head", "ray-worker"):
+        service = found["services"][name]
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert [secret["source"] for secret in service["secrets"]] == ["ray_token"], name
+        assert service["networks"].keys() == {"ray"}, name
+        assert service["environment"]["RAY_USE_TLS"] == "1", name
+        assert service["environment"]["RAY_AUTH_MODE"] == "token", name
+    there = {name for name, service in found["services"].items() if "ray" in service["networks"]}
+    assert there == {"ray-head", "ray-worker", "trainer", "tuner"}
+
+
+@compose_only
 def test_each_service_is_reached_has_its_database_and_is_seen() -> None:
     services = resolved("observability")["services"]
     peers = {f"PENSTOCK_PEERS__{service.upper()}" for service in SERVICES}

@@ -22,6 +22,7 @@ import pytest
 import tritonclient.grpc as triton
 from census import PIPELINE, Served, model_fields, pipeline_text
 from load import all_recorded_once, all_records_once, predicting, publishing
+from spreading import TWO_TRAINERS, is_shared, survives_a_node
 from tritonclient.utils import InferenceServerException
 
 from penstock.contracts.connection import SCRAM
@@ -39,6 +40,7 @@ SECTIONS: dict[str, str] = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE,
 FILE = re.compile(r"^```yaml\n# (?P<path>\S+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 IMAGES = os.environ.get("PENSTOCK_VERSION", "latest")
 WITH_SITES = "docker-compose.yml:deploy/compose/sites.yaml"
+WITH_RAY = "docker-compose.yml:deploy/compose/ray.yaml"
 
 
 def commands(section: str) -> list[str]:
@@ -256,6 +258,26 @@ def test_an_upgrade_loses_nothing_and_predictions_go_on(operator: Operator) -> N
 def test_memory_is_what_was_asked_for(operator: Operator) -> None:
     operator.follow("More of it")
     assert operator.stack.inspect("trainer")["HostConfig"]["Memory"] == 6 << 30
+    operator.stack.ready()
+
+
+def test_a_run_on_ray_survives_a_node_and_two_trainers_share_it_with_a_tuner(operator: Operator) -> None:
+    operator.follow("Spread training over machines", slice(1))
+    (operator.clone / "two-trainers.yaml").write_text(TWO_TRAINERS)
+    files = ":".join(str(operator.clone / name) for name in f"{WITH_RAY}:two-trainers.yaml".split(":"))
+    stack = ComposeUnderTest({**operator.environment, "COMPOSE_FILE": files}, operator.stack.home, 0)
+    until(
+        lambda: "0.0/4.0 CPU" in stack.execute("ray-head", "ray", "status"),
+        within=60,
+        what="both nodes are there",
+    )
+    try:
+        survives_a_node(operator.served, stack)
+        stack.compose("up", "--detach", "--wait", "--no-build")
+        stack.ready()
+        is_shared(operator.served, stack)
+    finally:
+        operator.follow("Spread training over machines", slice(1, None))
     operator.stack.ready()
 
 

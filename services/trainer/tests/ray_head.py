@@ -22,7 +22,7 @@ from penstock.testing.broker import free_ports
 from penstock_trainer.workers.ray import RayWorkers
 from penstock_trainer.workers.spread import Spread
 
-LONG = {"epochs": 100_000, "batch_size": 1, "early_stopping": None}
+LONG = {"epochs": 1000, "batch_size": 1, "early_stopping": None}
 
 
 def main(folder: Path) -> None:
@@ -30,6 +30,7 @@ def main(folder: Path) -> None:
     home = tempfile.mkdtemp(prefix="ray-")  # a short path: Ray's sockets lie below it
     port, door = free_ports(2)
     places = [f"--port={port}", f"--ray-client-server-port={door}", f"--temp-dir={home}"]
+    places += ["--min-worker-port=0", "--max-worker-port=0"]  # any: those it has may be among the others
     small = ["--num-cpus=2", "--include-dashboard=false", "--object-store-memory=80000000"]
     program = Path(sys.executable).with_name("ray")
     head = subprocess.Popen(

@@ -246,8 +246,9 @@ def running_compose(
 
 @functools.cache
 def build_images() -> None:
-    """Builds the images of services and sites, once a session. Raises RuntimeError with what failed."""
-    files = (ROOT / "docker-compose.yml", ROOT / "deploy" / "compose" / "sites.yaml")
+    """Builds the images of services, sites and Ray, once a session. Raises RuntimeError with what failed."""
+    overlays = (ROOT / "deploy" / "compose" / name for name in ("sites.yaml", "ray.yaml"))
+    files = (ROOT / "docker-compose.yml", *overlays)
     named = [word for file in files for word in ("--file", str(file))]
     docker("compose", *named, "build", "--quiet", within=1800)
 
