@@ -53,6 +53,7 @@ def test_from_files_the_same_model_follows(
     scratch.mkdir()
     (scratch / "of-a-killed-attempt").touch()
     monkeypatch.setattr(features, "CHUNK_CELLS", 1)  # chunks of 64 rows
+    monkeypatch.setattr(features, "PIECE", 64)
     monkeypatch.setattr(stored, "HELD", 0)  # rows stay in their files, and all of them are sampled
     monkeypatch.setattr(StoredRows, "sampled", lambda rows: next(rows.chunks(len(rows))))
     seen: list[int] = []

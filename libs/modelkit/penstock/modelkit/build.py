@@ -19,7 +19,7 @@ from penstock.measures.scores import Scores
 from penstock.modelkit import metrics
 from penstock.modelkit.decision import choose_threshold
 from penstock.modelkit.family import Description, Epoch, Part, Prepared, Spreadable, Trained, family_of
-from penstock.modelkit.features import Transform, transform
+from penstock.modelkit.features import Transform, pieces, transform
 from penstock.modelkit.graph import Array
 from penstock.modelkit.mapped import in_files
 from penstock.modelkit.model import TOLERANCE, check_parity, compile_model, run
@@ -175,8 +175,9 @@ def checked(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Checked:
     content = graph.SerializeToString(deterministic=True)
     answers, learned = (run(content, rows, decisions=False) for rows in (validation, training))
     parity = max(
-        check_parity(model.predict(part.inputs), found, spread)
+        check_parity(model.predict(inputs), {name: values[at] for name, values in found.items()}, spread)
         for part, found in ((prepared.validation, answers), (prepared.train, learned))
+        for at, inputs in pieces(part.inputs, len(part.rows))
     )
     parts = {"train": (training.labels, learned), "validation": (validation.labels, answers)}
     told = metrics.scores_of(target, validation.labels, answers, threshold)

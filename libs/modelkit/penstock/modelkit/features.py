@@ -6,7 +6,7 @@ served.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from penstock.modelkit.words import count_words
 
 # Scaled numbers stay within ± this, so that any finite input gives a finite output in FP32.
 SCALED_LIMIT = 1e6
+PIECE = 1 << 18  # rows that a model is asked of at once
 CHUNK_CELLS = 500_000  # of the widest matrix, while rows are transformed
 
 
@@ -226,6 +227,19 @@ def chunks(fitted: Preprocessing, rows: RowSource, wanted: Wanted) -> Iterator[I
     for chunk in rows.chunks(_chunk(fitted)):
         found = run(chunk.numbers, chunk.strings)
         yield {name: _kept(value, found[name]) for name, value in values.items()}
+
+
+def pieces(inputs: Inputs, rows: int) -> Iterator[tuple[slice, Inputs]]:
+    """Inputs of so many rows at a time, and which rows they are; nothing is copied."""
+    for at in range(0, max(1, rows), PIECE):
+        piece = slice(at, min(at + PIECE, rows))
+        yield piece, {name: _between(value, piece) for name, value in inputs.items()}
+
+
+def _between(value: Array | WordWeights | WordNumbers, rows: slice) -> Array | WordWeights | WordNumbers:
+    if isinstance(value, np.ndarray):
+        return value[rows]
+    return replace(value, starts=value.starts[rows.start : rows.stop + 1])
 
 
 def _chunk(fitted: Preprocessing) -> int:

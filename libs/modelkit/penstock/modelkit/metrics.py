@@ -16,7 +16,7 @@ from penstock.measures.weighted import estimate
 from penstock.modelkit.graph import Array
 
 # The measure that the training curve shows beside the loss.
-PIECE = 1_000_000  # rows; a meter holds some hundred bytes of each
+PIECE = 500_000  # rows; a meter holds some hundred bytes of each
 CURVE: dict[Task, str] = {"binary": "auroc", "multiclass": "accuracy", "regression": "rmse"}
 
 
