@@ -41,6 +41,7 @@ ALONE = (
     Part("recorder", data_plane.of_recorder),
     Part("online", data_plane.of_online),
     Part("training_sets", data_plane.of_training_sets),
+    Part("beyond_memory", data_plane.of_beyond_memory),
     Part("edge", sites.of_sites),
     Part("edge_answers", sites.of_answers),
     Part("edge_wire", sites.of_wire),

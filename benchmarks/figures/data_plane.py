@@ -143,3 +143,18 @@ def of_training_sets(found: dict[str, Any]) -> Iterator[Figure]:
         ratio <= 2 and ours["peak_mb"] <= 1500,
         ratio <= 1.3 and ours["peak_mb"] <= 800,
     )
+
+
+def of_beyond_memory(found: dict[str, Any]) -> Iterator[Figure]:
+    mapped, whole, share = found["mapped"], found["whole"], found["share"]
+    aurocs = [one["metrics"]["auroc"] for one in (mapped, whole)]
+    yield Figure(
+        f"network on {found['rows']:,} rows, {found['bytes'] / 1e9:.1f} GB, within an eighth of that by"
+        f" {found['by']}, against the same in memory: rows/s; peak memory; AUROC",
+        f"0.5; {found['limit'] / 1e6:.0f} MB",
+        "0.8",
+        f"{mapped['rows_s']:,.0f} / {whole['rows_s']:,.0f}, {share:.2f};"
+        f" {mapped['anonymous'] / 1e6:.0f} MB; {aurocs[0]:.4f}, {aurocs[1]:.4f}",
+        share >= 0.5 and mapped["anonymous"] <= found["limit"],
+        share >= 0.8,
+    )
