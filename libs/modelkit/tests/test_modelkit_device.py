@@ -197,9 +197,15 @@ def test_a_gpu_is_deterministic_while_it_is_asked_to_be(asked: bool, monkeypatch
     taken = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeds.append)
+    state = torch.manual_seed(7).get_state()
+    torch.manual_seed(8)
+    torch.set_rng_state(state)  # all that a worker is given
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     with Device("cuda", deterministic=asked).ready(rank=1) as place:
         assert torch.are_deterministic_algorithms_enabled() == asked
         assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == asked
     assert not torch.are_deterministic_algorithms_enabled()
     assert taken == [place] == [torch.device("cuda", 1)]
+    assert seeds == [7]

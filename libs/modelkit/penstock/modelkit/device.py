@@ -34,6 +34,7 @@ class Device:
             yield place
             return
         torch.cuda.set_device(place)
+        torch.cuda.manual_seed(torch.initial_seed())  # a worker's process knows the CPU's state alone
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
         torch.use_deterministic_algorithms(self.deterministic)
