@@ -11,7 +11,10 @@ PROTOC      = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc 
 PYTEST     := $(BIN)/pytest -q
 COMPILE     = $(BIN)/uv pip compile --quiet --python $(BIN)/python --generate-hashes --upgrade \
               --no-header --no-annotate --no-emit-index-url --no-emit-find-links
-SPREAD     := --dist loadfile --no-loadscope-reorder
+# After a worker's death xdist waits for ever for the one that takes its place, so none does: the others go on.
+SPREAD     := --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+# A test that hangs ends with where it stood, and its worker with it; the number is seconds.
+HANGS       = -o faulthandler_exit_on_timeout=true -o faulthandler_timeout=
 
 export DO_NOT_TRACK := 1
 export FEAST_USAGE := False
@@ -83,14 +86,14 @@ bench-compare: setup ## This tree against REV=…, ten rounds in turn; OF="inges
 
 # On two cores: the third worker mostly waits, the fourth gives way, as penstock.testing.spread says.
 test: setup ## All but the slow ones, and those that need Docker; prints the ten slowest
-	@$(PYTEST) -n 4 $(SPREAD) --durations=10 -m "not compose and not docker and not slow"
+	@$(PYTEST) -n 4 $(SPREAD) $(HANGS)300 --durations=10 -m "not compose and not docker and not slow"
 
 test-fast: setup ## No broker, no stack, no container
-	@$(PYTEST) -n 2 $(SPREAD) -m "not stack and not compose and not docker and not kafka and not process and not slow"
+	@$(PYTEST) -n 2 $(SPREAD) $(HANGS)300 -m "not stack and not compose and not docker and not kafka and not process and not slow"
 
 test-compose: setup ## What needs Docker: PostgreSQL, Redis and S3 by the suites of their embedded twins; the compose stack and what it survives
-	@$(PYTEST) -n 2 $(SPREAD) -m "docker and not compose and not slow"
-	@$(PYTEST) -m "compose and not slow"
+	@$(PYTEST) -n 2 $(SPREAD) $(HANGS)300 -m "docker and not compose and not slow"
+	@$(PYTEST) $(HANGS)1200 -m "compose and not slow"
 
 test-slow: setup ## Sweeps and soaks
 	@$(PYTEST) -m slow

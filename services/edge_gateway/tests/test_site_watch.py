@@ -67,6 +67,7 @@ class HubServicer(hub_pb2_grpc.HubServiceServicer):
         self.repeats = False
         self.pseudonym_keys: dict[str, str] = {}  # names of those that the site has
         self.statuses: list[site_pb2.SiteStatus] = []
+        self.watching = 0
 
     def offer(self, **what: Any) -> None:
         self.offers = pb.WatchResponse(**what)
@@ -83,7 +84,11 @@ class HubServicer(hub_pb2_grpc.HubServiceServicer):
             self.offers.ClearField("promotions")
         if not self.offers.ByteSize():
             self.changed.clear()
-            await self.changed.wait()
+            self.watching += 1
+            try:
+                await self.changed.wait()
+            finally:
+                self.watching -= 1
         answer, self.offers = self.offers, self.offers if self.repeats else pb.WatchResponse()
         return answer
 
@@ -136,6 +141,8 @@ class Site:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        # Else its last call takes what the next start is offered.
+        await until_async(lambda: not self.hub.watching, what="the hub knows that the site has left")
 
 
 @pytest.fixture
@@ -233,11 +240,9 @@ async def test_applied_pipelines_are_kept_and_deleted_ones_are_not(site: Site) -
             pipelines=[unsigned.model_dump_json().encode()],
             deleted=[packages.deleted(keys, number=2).model_dump_json().encode()],
         )
-        with pytest.raises(NotFound):  # noqa: PT012
-            while True:
-                pipelines.get("loans")
-                await asyncio.sleep(0.01)  # polls; the answer ends it
-        assert pipelines.numbers == {}  # or the hub would tell it again
+        await until_async(lambda: not pipelines.numbers)  # or the hub would tell it again
+        with pytest.raises(NotFound):
+            pipelines.get("loans")
         pipelines.apply(packages.applied(keys, number=2))
         assert pipelines.numbers == {}
     async with site.running() as (_, pipelines):
