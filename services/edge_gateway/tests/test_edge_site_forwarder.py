@@ -348,6 +348,9 @@ async def test_what_the_hub_refuses_waits(topics: Topics, spool: Spool, wire: Wi
 async def test_a_lane_that_the_hub_has_wait_holds_up_nothing_else(
     topics: Topics, spool: Spool, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def asked() -> hub_pb2.FetchPackageRequest:
+        return hub_pb2.FetchPackageRequest()
+
     topics.raises = Unavailable("there is no topic yet")
     spool.append(events(0, 3))
     async with forwarding(spool, wire) as (lane, _, reached):
@@ -361,7 +364,7 @@ async def test_a_lane_that_the_hub_has_wait_holds_up_nothing_else(
         topics.raises = Unavailable("there is no topic yet")
         await lane.keep(events(3, 1))
         await until_async(lambda: lane.refused, what="the hub has it wait for long")
-        fetch = reached.call(reached.stub.FetchPackage, hub_pb2.FetchPackageRequest, within=10)
+        fetch = reached.call(reached.stub.FetchPackage, asked, within=10)
         assert (await asyncio.wait_for(fetch, 10)).size == 7
 
 

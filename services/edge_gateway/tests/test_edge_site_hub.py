@@ -146,6 +146,9 @@ from penstock.testing.wait import until_async
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.identity import SiteIdentity
 
+async def asked():
+    return hub_pb2.WatchRequest()
+
 async def main():
     async with SiteIdentity.load(Path(sys.argv[1])).channel() as channel:
         hub = Hub(channel)
