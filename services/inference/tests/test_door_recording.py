@@ -206,6 +206,16 @@ def test_a_long_path_is_cut(door: Door) -> None:
     assert len(recorded(door, answer)["path"]) == 1025
 
 
+def test_a_version_has_no_noughts_before_it(door: Door) -> None:
+    """Triton passes over a thousand of them; cut within them, the path would name no model."""
+    before = len(entries(door))
+    assert call(door, path=b"/v2/models/census/versions/" + b"1".zfill(1024) + b"/infer").status == 404
+    assert len(entries(door)) == before
+    widest = b"/v2/models/" + b"a" * 63 + b"/versions/" + b"9" * 19 + b"/infer"
+    answer = call(door, path=widest, query=b"?" + b"a" * 7_000)
+    assert recorded(door, answer)["path"].encode().startswith(widest + b"?")
+
+
 def test_each_protocol_has_its_own_header_of_the_bodys_encoding(door: Door) -> None:
     """One that the reader of the body does not know must not tell the record how to read it."""
     headers = {"content-encoding": b"gzip", "grpc-encoding": b"deflate"}

@@ -62,7 +62,8 @@ _REWRITTEN: Final = {
 _OIP: Final = "/inference.GRPCInferenceService/"
 # Name of a pipeline; a candidate's has a dot and so no HTTP route.
 _NAME: Final = "[a-z][a-z0-9-]*"
-_MODEL: Final = f"/models/{_NAME}(/versions/[0-9]+)?"
+# Without noughts before it, which Triton passes over: the record's path is cut, and has to name the model.
+_MODEL: Final = f"/models/{_NAME}(/versions/[1-9][0-9]*)?"
 
 # Sends what never reached a service to another replica of it, or to the same one again.
 _ANOTHER_REPLICA: Final[Json] = {
