@@ -1,5 +1,6 @@
 """Parts of a pipeline's file that a site has to carry out. A release that does not know one would pass it
-over, and values would leave that may not: so a site says which it knows, and is told no file with others.
+over, and values would leave that may not: so a site says which it knows, and is told no file with others,
+nor any version of that pipeline, whose records the file in its package would judge.
 """
 
 from __future__ import annotations

@@ -117,7 +117,9 @@ async def test_a_site_gets_the_key_of_pseudonyms_until_it_has_that_one(
 async def test_a_site_one_release_behind_is_told_no_file_that_it_could_not_carry_out(
     news: News, keys: Keys
 ) -> None:
-    """It would pass over `edge.pseudonymize`, and forward the values themselves."""
+    """It would pass over `edge.pseudonymize`, and forward the values themselves, in events by the file that
+    was applied, in records by that of the version which serves.
+    """
     pseudonymous = lending.spec(edge={"may_leave": ["income", "defaulted"], "pseudonymize": ["sex"]})
     for name, number, spec in (
         ("cards", 1, lending.spec(pipeline="cards")),
@@ -126,13 +128,18 @@ async def test_a_site_one_release_behind_is_told_no_file_that_it_could_not_carry
     ):
         await tell(news.applied.router, packages.applied(keys, number=number, spec=spec))
         assert spec["pipeline"] == name
+    for name, digest in zip(("cards", "loans"), DIGESTS, strict=False):
+        await tell(news.router, promoted(keys, digest, 1, name))
     behind, upgraded = SiteStatus(), SiteStatus(features=[PSEUDONYMIZE, "edge.of_the_next_release"])
-    (file,) = (await newer(news, numbers={"loans": 1}, status=behind)).pipelines
+    others = await newer(news, numbers={"loans": 1}, status=behind)
+    (file,), (promotion,) = others.pipelines, others.promotions
     assert decode(PipelineApplied.ce_type(), file).pipeline == "cards"  # type: ignore[attr-defined]
-    assert not (await newer(news, numbers={"loans": 1, "cards": 1}, status=behind)).ByteSize()
+    assert decode(ModelVersionPromoted.ce_type(), promotion).version.pipeline == "cards"  # type: ignore[attr-defined]
+    known = {"numbers": {"loans": 1, "cards": 1}, "generations": {"cards": 1}}
+    assert not (await newer(news, **known, status=behind)).ByteSize()
     assert (news.held_back(behind.features), news.held_back(upgraded.features)) == (["loans"], [])
-    told = await newer(news, numbers={"loans": 1, "cards": 1}, status=upgraded)
-    assert (len(told.pipelines), list(told.pseudonym_keys)) == (1, ["loans"])
+    told = await newer(news, **known, status=upgraded)
+    assert (len(told.pipelines), len(told.promotions), list(told.pseudonym_keys)) == (1, 1, ["loans"])
 
 
 async def test_one_who_waits_is_told_at_once(news: News, keys: Keys) -> None:

@@ -160,8 +160,8 @@ class News(Restored):
                     yield news.pipelines, encode(stated)
             elif 0 < number <= stated.number:
                 yield news.deleted, encode(stated)
-        for name, promotion in self._promotions.items():
-            if promotion.generation > known.generations.get(name, 0):
+        for name, promotion in self._promotions.items():  # a version's package has a file, too
+            if promotion.generation > known.generations.get(name, 0) and name not in held_back:
                 yield news.promotions, encode(promotion)
 
     def _promoted(self, event: ModelVersionPromoted) -> None:

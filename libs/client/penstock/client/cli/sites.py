@@ -99,8 +99,8 @@ def _lines(site: edge.Site) -> list[RenderableType]:
     ]
     if site.held_back:
         said.append(
-            f"not told the newest file of {', '.join(site.held_back)}: its release cannot carry that out;"
-            " upgrade the site"
+            f"not told the newest file and versions of {', '.join(site.held_back)}: its release cannot carry"
+            " the file out; upgrade the site"
         )
     if site.status.pipelines:
         said.append(_pipelines(site.status))
