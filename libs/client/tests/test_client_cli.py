@@ -201,7 +201,9 @@ def test_all_sites_are_listed_however_many_answers_that_takes() -> None:
     }
     pages["b"] = edge.ListSitesResponse(sites=[edge.Site(name="c")])
     sites = Sites(Connection("127.0.0.1:1"))
-    sites._stub = SimpleNamespace(ListSites=lambda request, timeout: pages[request.page_token])
+    sites._stub = SimpleNamespace(
+        ListSites=lambda request, timeout: pages[request.page_token if request.page_size else "?"]
+    )
     assert [site.name for site in sites.list()] == ["a", "b", "c"]
 
 

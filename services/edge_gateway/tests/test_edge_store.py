@@ -89,9 +89,14 @@ async def test_a_thousand_sites_are_listed_in_answers_that_every_client_takes(
     await store.write(fill)
     pages, token = [ListSitesResponse()], ""
     while not pages[-1].sites or (token := pages[-1].next_page_token):
-        pages.append(await people.ListSites(ListSitesRequest(page_token=token), None))  # type: ignore[arg-type]
+        request = ListSitesRequest(page_token=token, page_size=700)
+        pages.append(await people.ListSites(request, None))  # type: ignore[arg-type]
     listed = [site for page in pages for site in page.sites]
     assert [site.name for site in listed] == names
+    whole = await people.ListSites(ListSitesRequest(), None)  # type: ignore[arg-type]
+    assert list(whole.sites) == listed, "a client that knows no pages takes one answer for all"
+    few = await people.ListSites(ListSitesRequest(page_token=names[3], page_size=2), None)  # type: ignore[arg-type]
+    assert ([site.name for site in few.sites], few.next_page_token) == (names[4:6], names[5])
     assert max(page.ByteSize() for page in pages) < 2 << 20
     assert (len(listed[2].status.lanes), list(listed[2].held_back)) == (500, [])
     store.close()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Final
 
 from penstock.client.connection import Connection
 from penstock.edge_gateway.v1 import edge_gateway_pb2 as edge
 from penstock.edge_gateway.v1 import edge_gateway_pb2_grpc
+
+PAGE_SITES: Final = 500  # in an answer
 
 
 class Sites:
@@ -35,7 +38,7 @@ class Sites:
         found: list[edge.Site] = []
         page = edge.ListSitesResponse()
         while True:
-            request = edge.ListSitesRequest(page_token=page.next_page_token)
+            request = edge.ListSitesRequest(page_token=page.next_page_token, page_size=PAGE_SITES)
             page = self._connection.call(self._stub.ListSites, request)
             found += page.sites
             if not page.next_page_token:

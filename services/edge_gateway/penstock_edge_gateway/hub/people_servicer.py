@@ -22,8 +22,8 @@ from penstock_edge_gateway.hub.sites import VALID_S, Sites
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-PAGE_SITES: Final = 500  # in an answer
-PAGE_BYTES: Final = 1 << 20  # in an answer, but for a single site's: gRPC's clients take 4 MiB by themselves
+PAGE_SITES: Final = 500  # of a page, however many are asked for
+PAGE_BYTES: Final = 1 << 20  # of a page, but for a single site's: gRPC's clients take 4 MiB by themselves
 
 
 class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
@@ -59,7 +59,7 @@ class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
         )
 
     async def ListSites(self, request: pb.ListSitesRequest, context: Context) -> pb.ListSitesResponse:
-        return await self._store.read(lambda session: self._page(session, request.page_token))
+        return await self._store.read(lambda session: self._page(session, request))
 
     async def GetSite(self, request: pb.GetSiteRequest, context: Context) -> pb.Site:
         return await self._store.read(lambda session: self._site(sites.known(session, request.site)))
@@ -77,10 +77,12 @@ class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
         self._asked()
         return pb.EraseAtSitesResponse(serial=serial, sites=names, pseudonym=pseudonym or "")
 
-    def _page(self, session: Session, after: str) -> pb.ListSitesResponse:
-        page, size = pb.ListSitesResponse(), 0
-        found = rows.sites(session, after, PAGE_SITES + 1)
-        for row in found[:PAGE_SITES]:
+    def _page(self, session: Session, asked: pb.ListSitesRequest) -> pb.ListSitesResponse:
+        if not asked.page_size:
+            return pb.ListSitesResponse(sites=map(self._site, rows.sites(session, asked.page_token)))
+        page, size, most = pb.ListSitesResponse(), 0, min(asked.page_size, PAGE_SITES)
+        found = rows.sites(session, asked.page_token, most + 1)
+        for row in found[:most]:
             site = self._site(row)
             size += site.ByteSize()
             if page.sites and size > PAGE_BYTES:

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from penstock.edge_gateway.v1 import site_pb2 as penstock_dot_edge__gateway_dot_v1_dot_site__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+penstock/edge_gateway/v1/edge_gateway.proto\x12\x18penstock.edge_gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#penstock/edge_gateway/v1/site.proto\"I\n\x11\x45nrollSiteRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07replace\x18\x02 \x01(\x08\x12\x15\n\rvalid_seconds\x18\x03 \x01(\x03\"\x81\x01\n\x12\x45nrollSiteResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03hub\x18\x04 \x01(\t\x12\x11\n\tauthority\x18\x05 \x01(\t\"&\n\x10ListSitesRequest\x12\x12\n\npage_token\x18\x01 \x01(\t\"[\n\x11ListSitesResponse\x12-\n\x05sites\x18\x01 \x03(\x0b\x32\x1e.penstock.edge_gateway.v1.Site\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetSiteRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"!\n\x11RevokeSiteRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"\xab\x02\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\x12\x30\n\x0clast_contact\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0b\x63lock_ahead\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x06status\x18\x08 \x01(\x0b\x32$.penstock.edge_gateway.v1.SiteStatus\x12\x0e\n\x06\x65rased\x18\t \x01(\x04\x12\x11\n\theld_back\x18\n \x03(\t\"7\n\x13\x45raseAtSitesRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\"H\n\x14\x45raseAtSitesResponse\x12\x0e\n\x06serial\x18\x01 \x01(\x04\x12\r\n\x05sites\x18\x02 \x03(\t\x12\x11\n\tpseudonym\x18\x03 \x01(\t2\x82\x04\n\x12\x45\x64geGatewayService\x12g\n\nEnrollSite\x12+.penstock.edge_gateway.v1.EnrollSiteRequest\x1a,.penstock.edge_gateway.v1.EnrollSiteResponse\x12\x64\n\tListSites\x12*.penstock.edge_gateway.v1.ListSitesRequest\x1a+.penstock.edge_gateway.v1.ListSitesResponse\x12S\n\x07GetSite\x12(.penstock.edge_gateway.v1.GetSiteRequest\x1a\x1e.penstock.edge_gateway.v1.Site\x12Y\n\nRevokeSite\x12+.penstock.edge_gateway.v1.RevokeSiteRequest\x1a\x1e.penstock.edge_gateway.v1.Site\x12m\n\x0c\x45raseAtSites\x12-.penstock.edge_gateway.v1.EraseAtSitesRequest\x1a..penstock.edge_gateway.v1.EraseAtSitesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+penstock/edge_gateway/v1/edge_gateway.proto\x12\x18penstock.edge_gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#penstock/edge_gateway/v1/site.proto\"I\n\x11\x45nrollSiteRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07replace\x18\x02 \x01(\x08\x12\x15\n\rvalid_seconds\x18\x03 \x01(\x03\"\x81\x01\n\x12\x45nrollSiteResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03hub\x18\x04 \x01(\t\x12\x11\n\tauthority\x18\x05 \x01(\t\"9\n\x10ListSitesRequest\x12\x12\n\npage_token\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\"[\n\x11ListSitesResponse\x12-\n\x05sites\x18\x01 \x03(\x0b\x32\x1e.penstock.edge_gateway.v1.Site\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x0eGetSiteRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"!\n\x11RevokeSiteRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"\xab\x02\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\x12\x30\n\x0clast_contact\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0b\x63lock_ahead\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x06status\x18\x08 \x01(\x0b\x32$.penstock.edge_gateway.v1.SiteStatus\x12\x0e\n\x06\x65rased\x18\t \x01(\x04\x12\x11\n\theld_back\x18\n \x03(\t\"7\n\x13\x45raseAtSitesRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\"H\n\x14\x45raseAtSitesResponse\x12\x0e\n\x06serial\x18\x01 \x01(\x04\x12\r\n\x05sites\x18\x02 \x03(\t\x12\x11\n\tpseudonym\x18\x03 \x01(\t2\x82\x04\n\x12\x45\x64geGatewayService\x12g\n\nEnrollSite\x12+.penstock.edge_gateway.v1.EnrollSiteRequest\x1a,.penstock.edge_gateway.v1.EnrollSiteResponse\x12\x64\n\tListSites\x12*.penstock.edge_gateway.v1.ListSitesRequest\x1a+.penstock.edge_gateway.v1.ListSitesResponse\x12S\n\x07GetSite\x12(.penstock.edge_gateway.v1.GetSiteRequest\x1a\x1e.penstock.edge_gateway.v1.Site\x12Y\n\nRevokeSite\x12+.penstock.edge_gateway.v1.RevokeSiteRequest\x1a\x1e.penstock.edge_gateway.v1.Site\x12m\n\x0c\x45raseAtSites\x12-.penstock.edge_gateway.v1.EraseAtSitesRequest\x1a..penstock.edge_gateway.v1.EraseAtSitesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,19 +39,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLLSITERESPONSE']._serialized_start=251
   _globals['_ENROLLSITERESPONSE']._serialized_end=380
   _globals['_LISTSITESREQUEST']._serialized_start=382
-  _globals['_LISTSITESREQUEST']._serialized_end=420
-  _globals['_LISTSITESRESPONSE']._serialized_start=422
-  _globals['_LISTSITESRESPONSE']._serialized_end=513
-  _globals['_GETSITEREQUEST']._serialized_start=515
-  _globals['_GETSITEREQUEST']._serialized_end=545
-  _globals['_REVOKESITEREQUEST']._serialized_start=547
-  _globals['_REVOKESITEREQUEST']._serialized_end=580
-  _globals['_SITE']._serialized_start=583
-  _globals['_SITE']._serialized_end=882
-  _globals['_ERASEATSITESREQUEST']._serialized_start=884
-  _globals['_ERASEATSITESREQUEST']._serialized_end=939
-  _globals['_ERASEATSITESRESPONSE']._serialized_start=941
-  _globals['_ERASEATSITESRESPONSE']._serialized_end=1013
-  _globals['_EDGEGATEWAYSERVICE']._serialized_start=1016
-  _globals['_EDGEGATEWAYSERVICE']._serialized_end=1530
+  _globals['_LISTSITESREQUEST']._serialized_end=439
+  _globals['_LISTSITESRESPONSE']._serialized_start=441
+  _globals['_LISTSITESRESPONSE']._serialized_end=532
+  _globals['_GETSITEREQUEST']._serialized_start=534
+  _globals['_GETSITEREQUEST']._serialized_end=564
+  _globals['_REVOKESITEREQUEST']._serialized_start=566
+  _globals['_REVOKESITEREQUEST']._serialized_end=599
+  _globals['_SITE']._serialized_start=602
+  _globals['_SITE']._serialized_end=901
+  _globals['_ERASEATSITESREQUEST']._serialized_start=903
+  _globals['_ERASEATSITESREQUEST']._serialized_end=958
+  _globals['_ERASEATSITESRESPONSE']._serialized_start=960
+  _globals['_ERASEATSITESRESPONSE']._serialized_end=1032
+  _globals['_EDGEGATEWAYSERVICE']._serialized_start=1035
+  _globals['_EDGEGATEWAYSERVICE']._serialized_end=1549
 # @@protoc_insertion_point(module_scope)

@@ -87,16 +87,20 @@ class ListSitesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
     page_token: _builtins.str
     """`next_page_token` of the page before; empty: the first."""
+    page_size: _builtins.int
+    """Most sites of a page, which may have fewer; 0: all in one answer, as clients expect that know no pages."""
     def __init__(
         self,
         *,
         page_token: _builtins.str = ...,
+        page_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -203,8 +207,8 @@ class Site(_message.Message):
 
     @_builtins.property
     def held_back(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Pipelines whose newest file the site is not told: its release could not carry it out, and goes on
-        with the one before, or without.
+        """Pipelines whose newest file and versions the site is not told: its release could not carry the file
+        out, and goes on with what it has, or without.
         """
 
     def __init__(

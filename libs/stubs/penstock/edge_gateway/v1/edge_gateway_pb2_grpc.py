@@ -74,7 +74,7 @@ class EdgeGatewayServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSites(self, request, context):
-        """By name, a page at a time.
+        """By name, a page at a time where the request says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

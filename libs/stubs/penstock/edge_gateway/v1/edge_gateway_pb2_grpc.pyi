@@ -36,7 +36,7 @@ class EdgeGatewayServiceStub:
     EnrollSite: _grpc.UnaryUnaryMultiCallable[_edge_gateway_pb2.EnrollSiteRequest, _edge_gateway_pb2.EnrollSiteResponse]
     """Makes a token with which a site joins once."""
     ListSites: _grpc.UnaryUnaryMultiCallable[_edge_gateway_pb2.ListSitesRequest, _edge_gateway_pb2.ListSitesResponse]
-    """By name, a page at a time."""
+    """By name, a page at a time where the request says so."""
     GetSite: _grpc.UnaryUnaryMultiCallable[_edge_gateway_pb2.GetSiteRequest, _edge_gateway_pb2.Site]
     RevokeSite: _grpc.UnaryUnaryMultiCallable[_edge_gateway_pb2.RevokeSiteRequest, _edge_gateway_pb2.Site]
     """The site's certificate counts no more, from its next call on."""
@@ -51,7 +51,7 @@ class EdgeGatewayServiceAsyncStub(EdgeGatewayServiceStub):
     EnrollSite: _aio.UnaryUnaryMultiCallable[_edge_gateway_pb2.EnrollSiteRequest, _edge_gateway_pb2.EnrollSiteResponse]  # type: ignore[assignment]
     """Makes a token with which a site joins once."""
     ListSites: _aio.UnaryUnaryMultiCallable[_edge_gateway_pb2.ListSitesRequest, _edge_gateway_pb2.ListSitesResponse]  # type: ignore[assignment]
-    """By name, a page at a time."""
+    """By name, a page at a time where the request says so."""
     GetSite: _aio.UnaryUnaryMultiCallable[_edge_gateway_pb2.GetSiteRequest, _edge_gateway_pb2.Site]  # type: ignore[assignment]
     RevokeSite: _aio.UnaryUnaryMultiCallable[_edge_gateway_pb2.RevokeSiteRequest, _edge_gateway_pb2.Site]  # type: ignore[assignment]
     """The site's certificate counts no more, from its next call on."""
@@ -75,7 +75,7 @@ class EdgeGatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _edge_gateway_pb2.ListSitesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_edge_gateway_pb2.ListSitesResponse, _abc.Awaitable[_edge_gateway_pb2.ListSitesResponse]]:
-        """By name, a page at a time."""
+        """By name, a page at a time where the request says so."""
 
     @_abc_1.abstractmethod
     def GetSite(
