@@ -20,6 +20,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from penstock.client.cli import output
+from penstock.client.cli.audits import notes
 from penstock.client.cli.main import app
 from penstock.client.cli.predictions import _probable, _warned
 from penstock.client.connection import Connection
@@ -27,6 +28,7 @@ from penstock.client.sites import Sites
 from penstock.contracts.errors import DeadlineExceeded, Unavailable
 from penstock.contracts.load import read
 from penstock.edge_gateway.v1 import edge_gateway_pb2 as edge
+from penstock.ethics_audit.v1 import ethics_audit_pb2
 from penstock.trainer.v1 import trainer_pb2_grpc
 
 runner = CliRunner()
@@ -400,3 +402,9 @@ def test_text_from_outside_reaches_no_terminal_as_a_command(
         assert json.loads(said) == [{"by": odd}]
     else:
         assert said.count("ann\\x1b]0;owned") == 3
+
+
+def test_what_the_signed_result_says_beside_its_verdict_is_shown() -> None:
+    found = ethics_audit_pb2.Audit(result_json=json.dumps({"notes": ["2nd look at these audit rows: …"]}))
+    assert [str(note) for note in notes(found)] == ["2nd look at these audit rows: …"]
+    assert [notes(ethics_audit_pb2.Audit(result_json=said)) for said in ("", "{}")] == [[], []], "of before"

@@ -20,7 +20,7 @@ import structlog
 from pydantic import BaseModel
 
 from penstock.contracts.digests import short_digest
-from penstock.contracts.errors import Invalid, Tampered
+from penstock.contracts.errors import Invalid, NotFound, Tampered
 from penstock.contracts.events import ModelVersion
 from penstock.contracts.pipeline import Audit
 from penstock.measures.groups import Grouping, compare_not_stated, divide
@@ -35,12 +35,17 @@ from penstock_ethics_audit.audit import audit
 from penstock_ethics_audit.baselines import baselines
 from penstock_ethics_audit.graphs import Graph, opened
 from penstock_ethics_audit.importance import importance
+from penstock_ethics_audit.report.notes import notes
 from penstock_ethics_audit.report.page import render
 from penstock_ethics_audit.report.pictures import pictures
 from penstock_ethics_audit.result import Result, Threshold, software
 from penstock_ethics_audit.split import Split, read_merged, read_split, score, write_scores
+from penstock_ethics_audit.twins import Twins, twins
 
 log = structlog.get_logger(__name__)
+
+# Of a training part that is read for twins of audit rows: a container's scratch folder is its memory.
+MOST_BYTES = 256 << 20
 
 
 class Order(BaseModel):
@@ -74,6 +79,9 @@ def run(job: JobContext) -> Mapping[str, Any]:
             scores = score(split, graph, package.signature)
             step(f"{len(scores)} rows scored")
             result = _result(order, package, graph, split, scores, read_merged(part), step)
+        result = result.model_copy(update=_twins(order, package, artifacts, part, result.findings.entities))
+        step("twins counted")
+        result = result.model_copy(update={"notes": notes(result)})
         write_scores(split, scores, folder / "scores.npz")
         written = artifacts.put_file(f"{place}/scores.npz", folder / "scores.npz")
         report = artifacts.put_bytes(f"{place}/report.html", render(result).encode())
@@ -174,6 +182,23 @@ def _split(order: Order, package: Package, artifacts: Artifacts, folder: Path) -
             where=named.audit.uri,
             remedy="Train again; after `penstock erase` this is expected",
         ) from error
+
+
+def _twins(
+    order: Order, package: Package, artifacts: Artifacts, part: Path, entities: int
+) -> dict[str, Twins | str]:
+    """The result's `twins`, or `not_counted` with the reason."""
+    train = order.version.training_set.train
+    if package.origin is not None:
+        return {"not_counted": "the model was made elsewhere"}
+    if train.size > MOST_BYTES:
+        return {"not_counted": f"the training part has {train.size / 1e6:,.0f} MB"}
+    try:
+        fetched = artifacts.fetch(train, part.with_name("train.parquet"))
+    except (NotFound, Tampered) as error:  # an erasure rewrote it
+        log.warning("twins_not_counted", why=str(error))
+        return {"not_counted": "the training part is no longer the one that was trained on"}
+    return {"twins": twins(part, fetched, package.signature, entities)}
 
 
 def _groupings(split: Split, scores: Scores, spec: Audit) -> list[Grouping]:

@@ -15,6 +15,7 @@ from penstock_ethics_audit.audit import Finding, Findings
 from penstock_ethics_audit.baselines import Baseline
 from penstock_ethics_audit.importance import Importance
 from penstock_ethics_audit.report.pictures import Pictures
+from penstock_ethics_audit.twins import Twins
 
 SOFTWARE = ("penstock-ethics-audit", "penstock-measures", "numpy", "onnxruntime", "pyarrow")
 
@@ -45,6 +46,9 @@ class Result(Finding):
     sample_weight: str | None = None  # field by which training weighed rows; the audit does not
     # Rows of the training set by each of several values that count as the negative class
     merged: dict[str, int] = Field(default_factory=dict)
+    twins: Twins | None = None  # of audit rows in the training part
+    not_counted: str = ""  # the reason, where they are not known
+    notes: tuple[str, ...] = ()  # sentences to be read with the verdict
     importance: Importance | None = None
     baselines: tuple[Baseline, ...] = ()  # simpler models on the same rows
     explanation: Explanation | None = None  # what the model's family shows of it

@@ -164,4 +164,6 @@ def _verdict(audit: AuditRow, trust: Trust, artifacts: Artifacts, checks: list[C
                 raise Tampered(f"the {name} is {held.digest}, the result names {result[f'{name}_digest']}")
             artifacts.read(held)
         say("the bytes that the verdict's signature covers")
+        for note in result.get("notes", ()):
+            say(f"({note})")
     return verdict

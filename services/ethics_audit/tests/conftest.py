@@ -140,7 +140,7 @@ class World:
             },
         )
 
-    def split(self, task: str, rows: int, gap: float, seed: int = 1) -> Artifact:
+    def split(self, task: str, rows: int, gap: float, seed: int = 1, part: str = "audit") -> Artifact:
         """Labels follow the model's own score; in group `f` less so, by `gap`."""
         generator = np.random.default_rng(seed)
         sex = np.where(generator.random(rows) < 0.4, "f", "m")
@@ -160,8 +160,8 @@ class World:
             label = seen + generator.normal(0, 0.5, rows)
         table = pa.table(
             {
-                "__entity": [f"secret-person-{n}" for n in range(rows)],
-                "__id": [f"secret-event-{n}" for n in range(rows)],
+                "__entity": [f"secret-person-{part}-{n}" for n in range(rows)],
+                "__id": [f"secret-event-{part}-{n}" for n in range(rows)],
                 "__time": pa.array([NOW] * rows, pa.timestamp("us", tz="UTC")),
                 "x": pa.array(
                     [None if n % 50 == 0 else float(value) for n, value in enumerate(x)], pa.float64()
@@ -172,8 +172,8 @@ class World:
                 "__group_age": generator.integers(18, 80, rows).astype(float),
             }
         )
-        path = lending.write_part(self.folder / "audit.parquet", table, CLASSES[task])
-        return self.artifacts.put_file("training-sets/T1/audit.parquet", path)
+        path = lending.write_part(self.folder / f"{part}.parquet", table, CLASSES[task])
+        return self.artifacts.put_file(f"training-sets/T1/{part}.parquet", path)
 
     def version(
         self,
@@ -187,10 +187,14 @@ class World:
         study: StudyReference | None = None,
         model: bytes | None = None,
         origin: Origin | None = None,
+        copied: bool = False,
     ) -> ModelVersion:
-        """A signed package of a real graph over a real split."""
+        """A signed package of a real graph over a real split. `copied`: its rows are those of the training
+        part, too, under other ids.
+        """
         training_set = lending.training_set(
             audit=self.split(task, rows, gap),
+            train=self.split(task, rows, gap, seed=1 if copied else 2, part="train"),
             rows={"train": 2 * rows, "validation": rows // 3, "audit": rows},
         )
         number = next(self._numbers)

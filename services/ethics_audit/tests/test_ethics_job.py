@@ -219,3 +219,29 @@ def test_the_report_says_what_chance_alone_shows_and_that_training_had_not_ended
     assert re.search(r"A perfectly fair model would show an upper bound of 0\.\d\d here", page)
     assert re.search(r"this limit asks for about [\d,]+ audit rows like these", page)
     assert "still falling" not in page, "three of thirty epochs: it was stopped"
+
+
+@pytest.mark.usefixtures("artifacts_root")
+def test_audit_rows_that_stand_in_the_training_part_too_are_said_first(world: World) -> None:
+    found = audited(world, world.version(rows=600, copied=True))
+    result = Result.model_validate_json(read(world, found, "result"))
+    assert result.twins is not None
+    assert (result.twins.rows, result.twins.copies) == (600, True)
+    [note] = result.notes
+    assert note.startswith("600 of 600 audit rows stand in the training part too")
+    page = read(world, found, "report").decode()
+    assert note in page[: page.index('id="why"')]
+
+
+@pytest.mark.usefixtures("artifacts_root")
+def test_a_training_part_that_was_rewritten_since_is_not_compared(world: World) -> None:
+    version = world.version(rows=300)
+    assert Result.model_validate_json(read(world, audited(world, version), "result")).notes == ()
+    world.split("binary", 299, 0.0, part="train")
+    found = audited(world, version)
+    result = Result.model_validate_json(read(world, found, "result"))
+    assert (result.twins, result.not_counted) == (
+        None,
+        "the training part is no longer the one that was trained on",
+    )
+    assert result.not_counted in read(world, found, "report").decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,12 @@ def gates(found: ethics_audit_pb2.Audit) -> Table:
     return drawn
 
 
+def notes(found: ethics_audit_pb2.Audit) -> list[Text]:
+    """Sentences of the signed result that are to be read with the verdict."""
+    said = json.loads(found.result_json).get("notes", []) if found.result_json else []
+    return [Text(note, style="yellow") for note in said]
+
+
 def _rule(gate: ethics_audit_pb2.Gate) -> str:
     sign = "≥" if gate.bound == "at_least" else "≤"
     return f"{words(gate.metric)}{f' by {gate.by}' if gate.by else ''} {sign} {gate.limit:g}"
@@ -62,7 +69,7 @@ def audit(version: Version, as_json_: AsJson = False) -> None:
     failure = [Text(f"{found.failure}. {found.remedy}", style="red")] if found.failure else []
     used = [f"cost: {costs.words(found.cost)}"] if found.HasField("cost") else []
     verdict = f"{named}: {worded(found.verdict, found.gates) or state_of(found)}"
-    show(found, verdict, *failure, gates(found), *used, as_json=as_json_)
+    show(found, verdict, *failure, gates(found), *notes(found), *used, as_json=as_json_)
     if found.verdict and found.verdict != "pass":
         raise typer.Exit(EXIT_REFUSED)
 

@@ -13,7 +13,7 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.text import Text
 
-from penstock.client.cli.audits import gates
+from penstock.client.cli.audits import gates, notes
 from penstock.client.cli.output import (
     EXIT_FAILED,
     EXIT_REFUSED,
@@ -187,7 +187,7 @@ def _until_served(penstock: Penstock, version: registry.Version) -> str:
 def _show_decision(version: registry.Version, audited: audit.Audit) -> None:
     named = version_name(version.pipeline, version.digest)
     console.print(f"version {named}  registered, signed by key {version.keyid[:8]}")
-    console.print(gates(audited))
+    console.print(gates(audited), *notes(audited), sep="\n")
     if version.state == registry.Version.STATE_PROMOTED:
         console.print(f"promoted: generation {version.generation}", style="green")
         return
