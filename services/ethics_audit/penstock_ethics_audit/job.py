@@ -35,6 +35,7 @@ from penstock_ethics_audit.audit import audit
 from penstock_ethics_audit.baselines import baselines
 from penstock_ethics_audit.graphs import Graph, opened
 from penstock_ethics_audit.importance import importance
+from penstock_ethics_audit.looks import Looks
 from penstock_ethics_audit.report.notes import notes
 from penstock_ethics_audit.report.page import render
 from penstock_ethics_audit.report.pictures import pictures
@@ -56,6 +57,7 @@ class Order(BaseModel):
     # The `audit` section of the pipeline file that the version was trained from, where the service
     # knows it.
     asked: Audit | None = None
+    looks: Looks = Looks()
     started_at: datetime
     artifacts: str
     keys: Path
@@ -129,6 +131,7 @@ def _result(
         threshold=_threshold(package),
         sample_weight=pipeline.training.sample_weight,
         merged=merged,
+        looks=order.looks,
         importance=found,
         baselines=simpler,
         explanation=package.explanation,

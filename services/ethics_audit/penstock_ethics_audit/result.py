@@ -14,6 +14,7 @@ from penstock.packages.parts import Curves, Explanation, Origin
 from penstock_ethics_audit.audit import Finding, Findings
 from penstock_ethics_audit.baselines import Baseline
 from penstock_ethics_audit.importance import Importance
+from penstock_ethics_audit.looks import Looks
 from penstock_ethics_audit.report.pictures import Pictures
 from penstock_ethics_audit.twins import Twins
 
@@ -48,6 +49,7 @@ class Result(Finding):
     merged: dict[str, int] = Field(default_factory=dict)
     twins: Twins | None = None  # of audit rows in the training part
     not_counted: str = ""  # the reason, where they are not known
+    looks: Looks = Looks()  # at the audit rows, before this one
     notes: tuple[str, ...] = ()  # sentences to be read with the verdict
     importance: Importance | None = None
     baselines: tuple[Baseline, ...] = ()  # simpler models on the same rows

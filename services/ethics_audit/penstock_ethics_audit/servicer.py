@@ -22,6 +22,7 @@ from penstock.runtime.rpc import shown, timestamp
 from penstock.runtime.store import Store
 from penstock_ethics_audit import store as rows
 from penstock_ethics_audit.desk import Desk
+from penstock_ethics_audit.looks import words
 from penstock_ethics_audit.store import AuditRow, ReviewRow
 from penstock_ethics_audit.verification import verify
 
@@ -62,11 +63,14 @@ class Servicer(pb_grpc.EthicsAuditServiceServicer):
             yield pb.FetchReportResponse(chunk=data[start : start + CHUNK_BYTES])
 
     async def ListReviews(self, request: pb.ListReviewsRequest, context: Context) -> pb.ListReviewsResponse:
+        def review(session: Session, audit_id: str) -> pb.Review:
+            audit = session.get_one(AuditRow, audit_id)
+            looks = self._desk.looks(audit.version, audit.started_at, session)
+            return _review(session.get_one(ReviewRow, audit_id), words(looks, audit.gates))
+
         def listed(session: Session) -> pb.ListReviewsResponse:
             found = rows.reviews(session, request.pipeline, open_only=request.open_only)
-            return pb.ListReviewsResponse(
-                reviews=shown(found, lambda audit_id: _review(session.get_one(ReviewRow, audit_id)))
-            )
+            return pb.ListReviewsResponse(reviews=shown(found, partial(review, session)))
 
         return await self._store.read(listed)
 
@@ -122,7 +126,7 @@ def _audit(row: AuditRow, result: str) -> pb.Audit:
     )
 
 
-def _review(row: ReviewRow) -> pb.Review:
+def _review(row: ReviewRow, looks: str = "") -> pb.Review:
     return pb.Review(
         pipeline=row.pipeline,
         digest=row.digest,
@@ -133,6 +137,7 @@ def _review(row: ReviewRow) -> pb.Review:
         why=row.why or "",
         requested_at=timestamp(row.requested_at),
         decided_at=timestamp(row.decided_at),
+        looks=looks,
     )
 
 

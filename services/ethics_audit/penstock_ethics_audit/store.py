@@ -4,12 +4,14 @@ promotions.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime
 
 from sqlalchemy import Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import Conflict, Unavailable
 from penstock.contracts.events import (
     Artifact,
@@ -18,6 +20,7 @@ from penstock.contracts.events import (
     GateResult,
     ModelVersion,
     ModelVersionPromoted,
+    TrainingSet,
 )
 from penstock.contracts.pipeline import Audit
 from penstock.contracts.versions import VersionReference, version_name
@@ -64,6 +67,7 @@ class AuditRow(Tables):
     remedy: Mapped[str | None] = mapped_column(Text, default=None)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     cost: Mapped[Cost | None] = mapped_column(Json(Cost), default=None)
+    audit_rows: Mapped[str | None] = mapped_column(String(80), index=True, default=None)  # `rows_digest`
 
     @property
     def name(self) -> str:
@@ -142,6 +146,25 @@ def asked(session: Session, pipeline: str, number: int) -> Audit | None:
 def newest_audit(session: Session, digest: str) -> AuditRow | None:
     query = select(AuditRow).where(AuditRow.digest == digest)
     return session.scalar(query.order_by(AuditRow.audit_id.desc()).limit(1))
+
+
+def rows_digest(made: TrainingSet) -> str:
+    """Names a training set's audit rows by its events and the sizes of its parts: `train` on the same
+    events meets them again, whatever features, model or gates the file asks for by then.
+    """
+    ranges = sorted([one.topic, one.partition, one.first, one.last] for one in made.offsets)
+    return digest_of(json.dumps([ranges, sorted(made.rows.items())]).encode())
+
+
+def audited_by(session: Session, made: TrainingSet, before: datetime) -> list[AuditRow]:
+    """Lists the audits by the set's audit rows that had ended before a moment, oldest first."""
+    query = select(AuditRow).where(
+        AuditRow.pipeline == made.pipeline,
+        AuditRow.audit_rows == rows_digest(made),
+        AuditRow.state == COMPLETED,
+        AuditRow.ended_at < before,
+    )
+    return list(session.scalars(query.order_by(AuditRow.ended_at, AuditRow.audit_id)))
 
 
 def costs(session: Session) -> Iterator[tuple[str, datetime, Cost]]:

@@ -245,3 +245,15 @@ def test_a_training_part_that_was_rewritten_since_is_not_compared(world: World) 
         "the training part is no longer the one that was trained on",
     )
     assert result.not_counted in read(world, found, "report").decode()
+
+
+@pytest.mark.usefixtures("artifacts_root")
+def test_earlier_looks_at_the_rows_are_in_the_signed_result(world: World) -> None:
+    rule = {"metric": "auroc", "by": None, "bound": "at_least", "limit": 0.7}
+    asked = {"looks": 3, "rules": [rule | {"judge": "lower_bound", "on_fail": "block"}]}
+    gates = [{"metric": "auroc", "at_least": 0.6}]
+    found = audited(world, world.version(rows=300, gates=gates), looks={"asked": [asked]})
+    result = Result.model_validate_json(read(world, found, "result"))
+    [note] = result.notes
+    assert note.endswith("auroc at_least was 0.7 in looks 1 to 3, now 0.6: looser.")
+    assert (result.looks.earlier, note in read(world, found, "report").decode()) == (3, True)

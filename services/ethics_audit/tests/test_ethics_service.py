@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 import pytest
 from confluent_kafka import Consumer, Producer
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import (
@@ -437,6 +437,69 @@ async def test_a_database_that_holds_an_audit_is_left_alone(world: World, store:
     history = History(store, desk, world.keys)
     await history.look()
     assert history.router is None
+
+
+# -- looks at the same audit rows ------------------------------------------------------------------
+
+
+def orders(store: Store) -> list[dict[str, Any]]:
+    with in_a_thread(store.snapshot()) as session:
+        return [row.payload for row in session.scalars(select(JobRow).order_by(JobRow.id))]
+
+
+async def reviewed(desk: Desk, store: Store, world: World) -> list[str]:
+    """What is said of looks in the list of reviews, newest first."""
+    async with serving(desk, store, world) as stub:
+        return [one.looks for one in (await stub.ListReviews(pb.ListReviewsRequest())).reviews]
+
+
+async def test_looks_at_the_same_rows_are_counted_also_after_a_lost_database(
+    world: World, store: Store, desk: Desk, empty: str
+) -> None:
+    asked = REVIEW.model_copy(update={"limit": 0.1})
+    for gate in (asked, asked, REVIEW):
+        completed(desk, store, world, gate)
+    grown = {"rows": {"train": 61, "validation": 10, "audit": 30}}
+    other = made.version("sha256:" + "7" * 64, world.keys)
+    events = other.training_set.model_copy(update=grown)
+    completed(
+        desk,
+        store,
+        world,
+        REVIEW,
+        version=made.of_a_run(world.keys, other.model_copy(update={"training_set": events})),
+    )
+    assert [sum(one["looks"] for one in order["looks"]["asked"]) for order in orders(store)] == [0, 1, 2, 0]
+    said = [
+        "",
+        "3rd look at these audit rows: 2 audits judged models by them before."
+        " equalized_odds_difference by sex at_most was 0.1 in looks 1 to 2, now 0.15: looser.",
+        "2nd look at these audit rows: an audit judged models by them before.",
+        "",
+    ]
+    assert await reviewed(desk, store, world) == said
+    versions = [made.registered(world.keys, row.version) for row in audits(store)]
+    found = await lose_the_database(empty, desk, world, [file(world, 1), *versions, *published(store)])
+    assert await reviewed(desk, found, world) == said
+    with in_a_thread(found.transaction()) as effect:  # a new pipeline of that name, whose offsets begin anew
+        desk.forget("loans", 1, effect)
+        fresh = made.version("sha256:" + "8" * 64, world.keys)
+        assert desk.looks(fresh, datetime.now(UTC), effect.session).earlier == 0
+    found.close()
+
+
+async def test_audits_of_the_release_before_count_as_looks(world: World, desk: Desk, empty: str) -> None:
+    before = await lose_the_database(empty, desk, world, [file(world, 1)])
+    completed(desk, before, world, REVIEW)
+    with in_a_thread(before.transaction()) as effect:
+        effect.session.execute(text("DROP INDEX ix_audits_audit_rows"))
+        effect.session.execute(text("ALTER TABLE audits DROP COLUMN audit_rows"))
+        effect.session.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+    before.close()
+    upgraded = Store.open(empty, migrations="penstock_ethics_audit.migrations")
+    completed(desk, upgraded, world, REVIEW)
+    assert (await reviewed(desk, upgraded, world))[0].startswith("2nd look at these audit rows")
+    upgraded.close()
 
 
 # -- reviews ---------------------------------------------------------------------------------------

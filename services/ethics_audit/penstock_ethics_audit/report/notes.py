@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from penstock_ethics_audit.looks import words
 from penstock_ethics_audit.result import Result
 
 
 def notes(result: Result) -> tuple[str, ...]:
     """Lists them, gravest first."""
-    return (*_copies(result),)
+    looks = words(result.looks, result.findings.gates)
+    return (*_copies(result), *([looks] if looks else []))
 
 
 def _copies(result: Result) -> Iterator[str]:

@@ -105,7 +105,7 @@ def list_(
         (
             version_name(r.pipeline, r.digest),
             r.state,
-            "\n".join(f"{_rule(g)}: {g.verdict}, {g.reason}" for g in r.gates),
+            "\n".join([*(f"{_rule(g)}: {g.verdict}, {g.reason}" for g in r.gates), *filter(None, [r.looks])]),
             r.decided_by,
             r.why,
             r.requested_at,

@@ -242,6 +242,7 @@ class Review(_message.Message):
     WHY_FIELD_NUMBER: _builtins.int
     REQUESTED_AT_FIELD_NUMBER: _builtins.int
     DECIDED_AT_FIELD_NUMBER: _builtins.int
+    LOOKS_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     digest: _builtins.str
     audit_id: _builtins.str
@@ -249,6 +250,10 @@ class Review(_message.Message):
     """open, approved or rejected."""
     decided_by: _builtins.str
     why: _builtins.str
+    looks: _builtins.str
+    """How often these audit rows were looked at before, and by which gates, in words; empty at the
+    first look, and in the answer to a decision.
+    """
     @_builtins.property
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gate]: ...
     @_builtins.property
@@ -267,10 +272,11 @@ class Review(_message.Message):
         why: _builtins.str = ...,
         requested_at: _timestamp_pb2.Timestamp | None = ...,
         decided_at: _timestamp_pb2.Timestamp | None = ...,
+        looks: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "requested_at", b"requested_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_id", b"audit_id", "decided_at", b"decided_at", "decided_by", b"decided_by", "digest", b"digest", "gates", b"gates", "pipeline", b"pipeline", "requested_at", b"requested_at", "state", b"state", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_id", b"audit_id", "decided_at", b"decided_at", "decided_by", b"decided_by", "digest", b"digest", "gates", b"gates", "looks", b"looks", "pipeline", b"pipeline", "requested_at", b"requested_at", "state", b"state", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
