@@ -13,9 +13,13 @@ from pydantic import ValidationError
 from penstock.contracts.events import Interval
 from penstock.packages.parts import Bar, Bars, CurvePoint, Curves, Explanation, Series
 from penstock.packages.parts import Histogram as HistogramShown
+from penstock.testing.packages import AUROC_PASSED
 from penstock_ethics_audit.audit import Findings, GroupFindings, GroupingFindings, Rate
+from penstock_ethics_audit.baselines import Baseline
 from penstock_ethics_audit.importance import Importance
+from penstock_ethics_audit.looks import Looks
 from penstock_ethics_audit.report.concerns import concerns, merged, never_decided, unfinished
+from penstock_ethics_audit.report.notes import notes
 from penstock_ethics_audit.report.pictures import Confusion, Curve, Histogram, Pictures
 from penstock_ethics_audit.result import Result
 
@@ -213,6 +217,32 @@ def test_a_model_that_decides_the_commonest_class_is_no_better(lower: float, *, 
     assert (
         any("no better than always deciding the commonest class" in each for each in concerns(found)) == said
     )
+
+
+@pytest.mark.parametrize(
+    ("estimate", "lower", "verdict", "said"),
+    [
+        (0.035, -0.01, "inconclusive", "better by 0.035 (-0.010 to 0.080), which may be chance. To train it"),
+        (0.035, 0.01, "pass", "better by 0.035 (0.010 to 0.080). To train it: `model: {type: linear}`."),
+        (0.035, -0.01, "pass", ""),
+        (-0.001, -0.02, "fail", ""),
+    ],
+)
+def test_a_simpler_model_that_is_better_is_named_with_what_to_write(
+    estimate: float, lower: float, verdict: str, said: str
+) -> None:
+    def auroc(value: float) -> dict[str, Interval | None]:
+        return {"auroc": Interval(estimate=value, lower=value - 0.07, upper=value + 0.07)}
+
+    worse = Interval(estimate=estimate, lower=lower, upper=0.08)
+    linear = Baseline(name="linear", performance=auroc(0.759 + estimate), metric="auroc", worse_by=worse)
+    gate = AUROC_PASSED.model_copy(update={"verdict": verdict})
+    found = Findings.model_construct(gates=(gate,), performance=auroc(0.759))
+    result = Result.model_construct(findings=found, baselines=(linear,), looks=Looks(), twins=None)
+    named = [note for note in notes(result) if said in note]
+    assert len(named) == len(notes(result)) == bool(said)
+    if said:
+        assert "A linear model, fitted in seconds on the same rows, is better: AUROC 0.794" in named[0]
 
 
 def test_a_narrow_picture_fits_a_phone_and_a_wide_one_keeps_its_letters() -> None:

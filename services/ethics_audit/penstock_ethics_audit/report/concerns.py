@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from penstock.contracts.events import Interval
 from penstock.contracts.measures import MEASURES
 from penstock_ethics_audit.audit import Findings, GroupingFindings
-from penstock_ethics_audit.baselines import Baseline
 from penstock_ethics_audit.result import Result
 
 # Conventions, not laws: a difference of ten points, the four-fifths rule (EEOC 1978).
@@ -18,7 +17,6 @@ _RATES = {
     "equalized_odds_difference": ("true_positive", "false_positive"),
     "demographic_parity_difference": ("selection",),
 }
-BASELINES = {"linear": "A linear model", "boosted_trees": "A model of boosted trees"}
 _TITLES = {
     "selection": "selection rate",
     "true_positive": "true positive rate",
@@ -26,11 +24,10 @@ _TITLES = {
 }
 
 
-def concerns(found: Findings, beside: Sequence[Baseline] = ()) -> list[str]:
+def concerns(found: Findings) -> list[str]:
     """Lists them, a sentence each: quality first, then what sets groups apart."""
     gated = {(gate.metric, gate.by) for gate in found.gates}
     return [
-        *_simpler(beside),
         *_quality(found, {metric for metric, by in gated if by is None}),
         *(said for grouping in found.groupings for said in _apart(grouping, gated)),
     ]
@@ -69,15 +66,6 @@ def unfinished(result: Result) -> list[str]:
         f"The validation loss was still falling when training ended after {len(losses)} epochs: more of"
         " `trainer.epochs` may make a better model."
     ]
-
-
-def _simpler(beside: Sequence[Baseline]) -> Iterator[str]:
-    for one in beside:
-        if one.worse_by and one.worse_by.lower > 0:
-            yield (
-                f"{BASELINES[one.name]}, fitted in seconds on the same rows, is better: by"
-                f" {_said(one.worse_by)} of {MEASURES[one.metric].title}."
-            )
 
 
 def _quality(found: Findings, gated: set[str]) -> Iterator[str]:

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from penstock.contracts.measures import MEASURES
 from penstock_ethics_audit.looks import words
 from penstock_ethics_audit.result import Result
+
+BASELINES = {"linear": "A linear model", "boosted_trees": "A model of boosted trees"}
 
 
 def notes(result: Result) -> tuple[str, ...]:
     """Lists them, gravest first."""
     looks = words(result.looks, result.findings.gates)
-    return (*_copies(result), *([looks] if looks else []))
+    return (*_copies(result), *([looks] if looks else []), *_simpler(result))
 
 
 def _copies(result: Result) -> Iterator[str]:
@@ -24,4 +27,24 @@ def _copies(result: Result) -> Iterator[str]:
             " inputs and the label: more than chance explains, and it makes these figures too good. Rows"
             " that were published again under another id are such; so are, in a split by time, entities"
             " that did not change."
+        )
+
+
+def _simpler(result: Result) -> Iterator[str]:
+    """Names each simpler model that is better: where that is proven, and where it only looks so, if this
+    one was not found good enough.
+    """
+    found = result.findings
+    wanting = any(gate.by is None and gate.verdict != "pass" for gate in found.gates)
+    for one in result.baselines:
+        worse, theirs, ours = one.worse_by, one.performance.get(one.metric), found.performance.get(one.metric)
+        if worse is None or theirs is None or ours is None or worse.estimate <= 0:
+            continue
+        if not (proven := worse.lower > 0) and not wanting:
+            continue
+        title, chance = MEASURES[one.metric].title, "" if proven else ", which may be chance"
+        yield (
+            f"{BASELINES[one.name]}, fitted in seconds on the same rows, is better: {title}"
+            f" {theirs.estimate:.3f}, this model {ours.estimate:.3f}; better by {worse.estimate:.3f}"
+            f" ({worse.lower:.3f} to {worse.upper:.3f}){chance}. To train it: `model: {{type: {one.name}}}`."
         )

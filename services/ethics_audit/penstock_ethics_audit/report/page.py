@@ -20,9 +20,10 @@ from penstock.measures.parity import rows_needed
 from penstock.packages.evidence import may_be_waived, not_passed
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.report import curves, explanations, figures
-from penstock_ethics_audit.report.concerns import BASELINES, concerns, merged, never_decided, unfinished
+from penstock_ethics_audit.report.concerns import concerns, merged, never_decided, unfinished
 from penstock_ethics_audit.report.decisions import confusions, decided
 from penstock_ethics_audit.report.drawing import Picture, number
+from penstock_ethics_audit.report.notes import BASELINES
 from penstock_ethics_audit.result import Result
 
 RATES = {
@@ -77,7 +78,7 @@ def render(result: Result) -> str:
             *merged(result),
             *never_decided(result),
             *unfinished(result),
-            *concerns(found, result.baselines),
+            *concerns(found),
         ],
         baselines=BASELINES,
         confused=confusions(result),
