@@ -29,6 +29,7 @@ from penstock.contracts.errors import DeadlineExceeded, Unavailable
 from penstock.contracts.load import read
 from penstock.edge_gateway.v1 import edge_gateway_pb2 as edge
 from penstock.ethics_audit.v1 import ethics_audit_pb2
+from penstock.inference.v1 import inference_pb2 as inference
 from penstock.trainer.v1 import trainer_pb2_grpc
 
 runner = CliRunner()
@@ -157,6 +158,32 @@ def test_the_most_probable_classes_come_first() -> None:
     said = _probable({f"class {n}": n / 28 for n in range(8)})
     assert said.startswith("class 7 0.2500, class 6 0.2143")
     assert said.endswith("3 others 0.1071")
+
+
+@pytest.mark.parametrize(
+    ("edges", "said"),
+    [
+        ({"positive": "Yes", "threshold": 0.144}, "; decides Yes from 0.1440 on)"),
+        ({"positive": "Yes", "threshold": 0.5}, "Yes 0.4223)"),
+        (
+            {"positive": "Yes", "threshold": 0.5, "abstains": {"lower": 0.4, "upper": 0.6}},
+            "; abstains where Yes has 0.4 to 0.6)",
+        ),
+        ({"abstains": {"lower": 0, "upper": 0.5}}, "; abstains where the likeliest class has 0 to 0.5)"),
+        ({}, "Yes 0.4223)"),
+    ],
+)
+def test_a_decision_against_the_likelier_class_says_from_where_on_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch, edges: dict[str, Any], said: str
+) -> None:
+    answer = inference.PredictResponse(
+        decision="Yes", probabilities={"No": 0.5777, "Yes": 0.4223}, digest="sha256:3f9c12ab", **edges
+    )
+    asked = SimpleNamespace(by_fields=lambda *_: answer)
+    monkeypatch.setattr("penstock.client.client.Predictions", lambda *_: asked)
+    done = runner.invoke(app, ["predict", "staff", "--input", '{"OverTime": "Yes"}'])
+    assert done.output.splitlines()[0].endswith(said), done.output
+    assert done.output.startswith("Yes   (No 0.5777, Yes 0.4223")
 
 
 class _Topic:

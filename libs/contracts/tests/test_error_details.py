@@ -7,7 +7,7 @@ from enum import Enum
 import pytest
 
 from penstock.contracts.error_details import KEY, Metadata, error_in, error_of_call, metadata_of
-from penstock.contracts.errors import TREATMENTS, Kind, error_of
+from penstock.contracts.errors import TREATMENTS, Invalid, Kind, error_of
 
 
 class Code(Enum):
@@ -73,3 +73,9 @@ def test_another_peers_error_is_of_its_statuss_kind() -> None:
     refused = error_of_call(Failed(Code.FAILED_PRECONDITION, None, None))
     assert (refused.kind, str(refused)) == (Kind.CONFLICT, "FAILED_PRECONDITION")
     assert error_of_call(Failed(Code.UNKNOWN, "", None)).kind is Kind.INTERNAL
+
+
+def test_a_question_is_no_sentence_that_a_stop_is_missing_from() -> None:
+    asking = Invalid("no source `x`. Did you mean `y`?", remedy="Or declare it")
+    assert str(asking) == "no source `x`. Did you mean `y`? Or declare it"
+    assert str(Invalid("no source `x`", where="a", remedy="Declare it")) == "a: no source `x`. Declare it"

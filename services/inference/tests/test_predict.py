@@ -11,10 +11,11 @@ from penstock.contracts.errors import Invalid, NotFound
 from penstock.feature_store.v1 import feature_store_pb2 as fs
 from penstock.packages.format import open_package
 from penstock.packages.keys import Keys
+from penstock.packages.parts import Inputs, NumberProfile, Probes, Profile
 from penstock.serving.model import Model
 from penstock.serving.protocol.tensors import Tensor
 from penstock.serving.rows import Row, find_model, response_of, row_of
-from penstock.serving.warnings import warnings_of
+from penstock.serving.warnings import MOST, warnings_of
 from penstock.testing import lending, packages
 from penstock_inference.online import features_from_store
 
@@ -37,7 +38,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def test_what_is_not_given_is_missing(model: Model) -> None:
     assert row_of(model, {"income": 2500.0, "purpose": "car"}) == Row((2500.0,), ("car",))
     assert row_of(model, {"purpose": None}) == Row((None,), ("",))
-    assert row_of(model, {}) == Row((None,), ("",))
+    assert row_of(model, {"income": None}) == Row((None,), ("",))
+
+
+def test_an_input_without_any_field_is_refused_with_what_there_is(model: Model) -> None:
+    with pytest.raises(Invalid) as raised:
+        row_of(model, {})
+    assert str(raised.value) == "loans is given no input. Give some of: income, purpose"
 
 
 @pytest.mark.parametrize(
@@ -45,6 +52,8 @@ def test_what_is_not_given_is_missing(model: Model) -> None:
     [
         ({"incom": 1.0}, "incom: loans has no feature 'incom'. Did you mean 'income'?"),
         ({"zzz": 1.0}, "zzz: loans has no feature 'zzz'. Features: income, purpose"),
+        ({"defaulted": True}, "defaulted: this is what loans predicts. Leave it out"),
+        ({"sex": "f"}, "sex: this is protected, and no input of loans. Leave it out"),
         ({"income": "much"}, "income: must be a number, this is a text: 'much'"),
         ({"income": True}, "income: must be a number, this is a boolean: True"),
         ({"purpose": 3.0}, "purpose: must be a text, this is a number: 3.0"),
@@ -124,6 +133,7 @@ def test_an_answer_gets_its_names_again(model: Model) -> None:
         model.digest,
         4,
     )
+    assert (response.positive, response.threshold, response.HasField("abstains")) == ("true", 0.5, False)
     assert response_of(model, "p1", {"value": Tensor((1, 1), [2.5])}).value == 2.5
     answers = {"value": Tensor((1, 1), [2.5]), "interval": Tensor((1, 2), [1.5, 4.0])}
     found = response_of(model, "p1", answers).interval
@@ -143,3 +153,46 @@ def test_inputs_unlike_those_of_training_are_named(model: Model, row: Row, said:
     found = warnings_of(model, row, {})
     assert len(found) == len(said)
     assert all(part in sentence for part, sentence in zip(said, found, strict=True))
+
+
+def wide(folder: Path, columns: int) -> Model:
+    """A model of so many numbers `x0`, `x1`, …, each from 0 to 1 in training, the first never missing."""
+    names = [f"x{n}" for n in range(columns)]
+    fields = {name: {"type": "number"} for name in names} | {"defaulted": {"type": "boolean"}}
+    source = {"entity": "applicant", "id": "application_id", "timestamp": "at", "fields": fields}
+    seen = {
+        name: NumberProfile(rows=60, missing=int(name != "x0"), minimum=0.0, maximum=1.0) for name in names
+    }
+    outputs = {"probabilities": ((0.25, 0.75),), "decision": (("true",),)}
+    return made(
+        folder,
+        pipeline=lending.pipeline(sources={"applications": source}, audit={}),
+        signature=packages.model_signature(Inputs(numbers=tuple(names))),
+        profile=Profile(features=seen, probes=Probes(numbers=((0.5,) * columns,), outputs=outputs)),
+    )
+
+
+def test_what_is_wrong_comes_before_what_is_missing(tmp_path: Path) -> None:
+    model = wide(tmp_path, 27)
+    given = {"x26": 7.0, "x25": 0.5}
+    assert warnings_of(model, row_of(model, given), given) == [
+        "`x26` 7 lies outside of what training saw, 0 to 1",
+        f"25 of 27 inputs are missing: {', '.join(f'`x{n}`' for n in range(20))} and 5 more;"
+        " training always had 1 of these",
+    ]
+
+
+def test_warnings_are_bounded_and_still_tell_of_missing_inputs(tmp_path: Path) -> None:
+    model = wide(tmp_path, 30)
+    given = {f"x{n}": 7.0 for n in range(25)}
+    found = warnings_of(model, row_of(model, given), given)
+    assert len(found) == MOST
+    assert found[-1] == "5 of 30 inputs are missing: `x25`, `x26`, `x27`, `x28`, `x29`"
+
+
+def test_an_answer_says_where_its_decision_changes(tmp_path: Path) -> None:
+    sure = lending.pipeline(decision={"abstain": [0.25, 0.5]})
+    model = made(tmp_path, pipeline=sure, metrics={"auroc": 0.9, "threshold": 0.125})
+    response = response_of(model, "p1", {"probabilities": Tensor((1, 2), [0.875, 0.125])})
+    assert (response.positive, response.threshold) == ("true", 0.125)
+    assert (response.abstains.lower, response.abstains.upper) == (0.25, 0.5)

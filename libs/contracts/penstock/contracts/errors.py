@@ -59,7 +59,8 @@ class PenstockError(Exception):
 
     def __str__(self) -> str:
         said = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{said}. {self.remedy}" if self.remedy else said
+        stop = "" if said.endswith((".", "?", "!")) else "."
+        return f"{said}{stop} {self.remedy}" if self.remedy else said
 
 
 class Invalid(PenstockError):

@@ -56,15 +56,7 @@ def write_package(
     """
     usual: dict[str, Any] = {
         "pipeline": pipeline(),
-        "signature": ModelSignature(
-            inputs=Inputs(numbers=("income",), strings=("purpose",)),
-            outputs={
-                "probabilities": Output(datatype="FP32", columns=2),
-                "decision": Output(datatype="BYTES", columns=1),
-            },
-            classes=("false", "true"),
-            target=TargetSignature(name="default", type="binary"),
-        ),
+        "signature": model_signature(Inputs(numbers=("income",), strings=("purpose",))),
         "metrics": {"auroc": 0.9},
         "training_set": training_set(),
         "profile": Profile(
@@ -82,6 +74,19 @@ def write_package(
         "model_card": card,
     }
     return write(directory, model, Parts(**usual | parts), baselines)
+
+
+def model_signature(inputs: Inputs) -> ModelSignature:
+    """How to call a graph that says whether an applicant defaults."""
+    return ModelSignature(
+        inputs=inputs,
+        outputs={
+            "probabilities": Output(datatype="FP32", columns=2),
+            "decision": Output(datatype="BYTES", columns=1),
+        },
+        classes=("false", "true"),
+        target=TargetSignature(name="default", type="binary"),
+    )
 
 
 def applied(

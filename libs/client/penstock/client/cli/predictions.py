@@ -20,6 +20,7 @@ from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
 from penstock.contracts.verdicts import worded
 from penstock.contracts.versions import version_name
+from penstock.inference.v1 import inference_pb2 as inference
 
 MOST_CLASSES = 5
 MOST_WARNINGS = 5
@@ -50,6 +51,7 @@ def predict(
     said = _probable(found.probabilities) or f"{found.value:.4f}"
     if found.HasField("interval"):
         said += f", {found.interval.lower:.4f} to {found.interval.upper:.4f}"
+    said = "; ".join([said, *_edges(found)])
     show(
         found,
         f"{found.decision or said}   ({said})",
@@ -68,6 +70,17 @@ def _probable(probabilities: Mapping[str, float]) -> str:
         rest = sum(value for _, value in ordered[MOST_CLASSES:])
         shown.append(f"{more} other{'s' if more > 1 else ''} {rest:.4f}")
     return ", ".join(shown)
+
+
+def _edges(found: inference.PredictResponse) -> list[str]:
+    """Probabilities at which the decision changes, unless the likelier of two classes is decided."""
+    said = []
+    if found.HasField("threshold") and found.threshold != 0.5:
+        said.append(f"decides {found.positive} from {found.threshold:.4f} on")
+    if found.HasField("abstains"):
+        whose = found.positive or "the likeliest class"
+        said.append(f"abstains where {whose} has {found.abstains.lower:g} to {found.abstains.upper:g}")
+    return said
 
 
 def _warned(warnings: Sequence[str]) -> list[str]:

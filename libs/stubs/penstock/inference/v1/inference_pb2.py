@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%penstock/inference/v1/inference.proto\x12\x15penstock.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"D\n\x05Value\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x11\n\x07\x62oolean\x18\x03 \x01(\x08H\x00\x42\x06\n\x04kind\"\x90\x01\n\x06\x46ields\x12\x39\n\x06\x66ields\x18\x01 \x03(\x0b\x32).penstock.inference.v1.Fields.FieldsEntry\x1aK\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x1c.penstock.inference.v1.Value:\x02\x38\x01\"k\n\x0ePredictRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x10\n\x06\x65ntity\x18\x02 \x01(\tH\x00\x12/\n\x06\x66ields\x18\x03 \x01(\x0b\x32\x1d.penstock.inference.v1.FieldsH\x00\x42\x04\n\x02\x62y\"\x86\x04\n\x0fPredictResponse\x12\x12\n\nprediction\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\t\x12P\n\rprobabilities\x18\x03 \x03(\x0b\x32\x39.penstock.inference.v1.PredictResponse.ProbabilitiesEntry\x12\x12\n\x05value\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x05\x12\x42\n\x06\x65vents\x18\x07 \x03(\x0b\x32\x32.penstock.inference.v1.PredictResponse.EventsEntry\x12\x31\n\x08interval\x18\x08 \x01(\x0b\x32\x1f.penstock.inference.v1.Interval\x12\x10\n\x08warnings\x18\t \x03(\t\x12\x17\n\nconfidence\x18\n \x01(\x02H\x01\x88\x01\x01\x12\x11\n\tserved_by\x18\x0b \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x0c \x01(\t\x1a\x34\n\x12ProbabilitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x1a-\n\x0b\x45ventsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_valueB\r\n\x0b_confidence\"(\n\x08Interval\x12\r\n\x05lower\x18\x01 \x01(\x02\x12\r\n\x05upper\x18\x02 \x01(\x02\"\x13\n\x11GetServingRequest\"\x8d\x01\n\x12GetServingResponse\x12\x31\n\tpipelines\x18\x01 \x03(\x0b\x32\x1e.penstock.inference.v1.Serving\x12\x1c\n\x14record_backlog_bytes\x18\x02 \x01(\x03\x12\x11\n\tdoor_open\x18\x03 \x01(\x08\x12\x13\n\x0b\x64oor_reason\x18\x04 \x01(\t\"\x9a\x01\n\x07Serving\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0erefused_digest\x18\x05 \x01(\t\x12\x16\n\x0erefused_reason\x18\x06 \x01(\t2\xcf\x01\n\x10InferenceService\x12X\n\x07Predict\x12%.penstock.inference.v1.PredictRequest\x1a&.penstock.inference.v1.PredictResponse\x12\x61\n\nGetServing\x12(.penstock.inference.v1.GetServingRequest\x1a).penstock.inference.v1.GetServingResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%penstock/inference/v1/inference.proto\x12\x15penstock.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"D\n\x05Value\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x11\n\x07\x62oolean\x18\x03 \x01(\x08H\x00\x42\x06\n\x04kind\"\x90\x01\n\x06\x46ields\x12\x39\n\x06\x66ields\x18\x01 \x03(\x0b\x32).penstock.inference.v1.Fields.FieldsEntry\x1aK\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x1c.penstock.inference.v1.Value:\x02\x38\x01\"k\n\x0ePredictRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x10\n\x06\x65ntity\x18\x02 \x01(\tH\x00\x12/\n\x06\x66ields\x18\x03 \x01(\x0b\x32\x1d.penstock.inference.v1.FieldsH\x00\x42\x04\n\x02\x62y\"\xf1\x04\n\x0fPredictResponse\x12\x12\n\nprediction\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\t\x12P\n\rprobabilities\x18\x03 \x03(\x0b\x32\x39.penstock.inference.v1.PredictResponse.ProbabilitiesEntry\x12\x12\n\x05value\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x05\x12\x42\n\x06\x65vents\x18\x07 \x03(\x0b\x32\x32.penstock.inference.v1.PredictResponse.EventsEntry\x12\x31\n\x08interval\x18\x08 \x01(\x0b\x32\x1f.penstock.inference.v1.Interval\x12\x10\n\x08warnings\x18\t \x03(\t\x12\x17\n\nconfidence\x18\n \x01(\x02H\x01\x88\x01\x01\x12\x11\n\tserved_by\x18\x0b \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x0c \x01(\t\x12\x10\n\x08positive\x18\r \x01(\t\x12\x16\n\tthreshold\x18\x0e \x01(\x02H\x02\x88\x01\x01\x12\x31\n\x08\x61\x62stains\x18\x0f \x01(\x0b\x32\x1f.penstock.inference.v1.Interval\x1a\x34\n\x12ProbabilitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x1a-\n\x0b\x45ventsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_valueB\r\n\x0b_confidenceB\x0c\n\n_threshold\"(\n\x08Interval\x12\r\n\x05lower\x18\x01 \x01(\x02\x12\r\n\x05upper\x18\x02 \x01(\x02\"\x13\n\x11GetServingRequest\"\x8d\x01\n\x12GetServingResponse\x12\x31\n\tpipelines\x18\x01 \x03(\x0b\x32\x1e.penstock.inference.v1.Serving\x12\x1c\n\x14record_backlog_bytes\x18\x02 \x01(\x03\x12\x11\n\tdoor_open\x18\x03 \x01(\x08\x12\x13\n\x0b\x64oor_reason\x18\x04 \x01(\t\"\x9a\x01\n\x07Serving\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0erefused_digest\x18\x05 \x01(\t\x12\x16\n\x0erefused_reason\x18\x06 \x01(\t2\xcf\x01\n\x10InferenceService\x12X\n\x07Predict\x12%.penstock.inference.v1.PredictRequest\x1a&.penstock.inference.v1.PredictResponse\x12\x61\n\nGetServing\x12(.penstock.inference.v1.GetServingRequest\x1a).penstock.inference.v1.GetServingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,19 +47,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTREQUEST']._serialized_start=314
   _globals['_PREDICTREQUEST']._serialized_end=421
   _globals['_PREDICTRESPONSE']._serialized_start=424
-  _globals['_PREDICTRESPONSE']._serialized_end=942
-  _globals['_PREDICTRESPONSE_PROBABILITIESENTRY']._serialized_start=818
-  _globals['_PREDICTRESPONSE_PROBABILITIESENTRY']._serialized_end=870
-  _globals['_PREDICTRESPONSE_EVENTSENTRY']._serialized_start=872
-  _globals['_PREDICTRESPONSE_EVENTSENTRY']._serialized_end=917
-  _globals['_INTERVAL']._serialized_start=944
-  _globals['_INTERVAL']._serialized_end=984
-  _globals['_GETSERVINGREQUEST']._serialized_start=986
-  _globals['_GETSERVINGREQUEST']._serialized_end=1005
-  _globals['_GETSERVINGRESPONSE']._serialized_start=1008
-  _globals['_GETSERVINGRESPONSE']._serialized_end=1149
-  _globals['_SERVING']._serialized_start=1152
-  _globals['_SERVING']._serialized_end=1306
-  _globals['_INFERENCESERVICE']._serialized_start=1309
-  _globals['_INFERENCESERVICE']._serialized_end=1516
+  _globals['_PREDICTRESPONSE']._serialized_end=1049
+  _globals['_PREDICTRESPONSE_PROBABILITIESENTRY']._serialized_start=911
+  _globals['_PREDICTRESPONSE_PROBABILITIESENTRY']._serialized_end=963
+  _globals['_PREDICTRESPONSE_EVENTSENTRY']._serialized_start=965
+  _globals['_PREDICTRESPONSE_EVENTSENTRY']._serialized_end=1010
+  _globals['_INTERVAL']._serialized_start=1051
+  _globals['_INTERVAL']._serialized_end=1091
+  _globals['_GETSERVINGREQUEST']._serialized_start=1093
+  _globals['_GETSERVINGREQUEST']._serialized_end=1112
+  _globals['_GETSERVINGRESPONSE']._serialized_start=1115
+  _globals['_GETSERVINGRESPONSE']._serialized_end=1256
+  _globals['_SERVING']._serialized_start=1259
+  _globals['_SERVING']._serialized_end=1413
+  _globals['_INFERENCESERVICE']._serialized_start=1416
+  _globals['_INFERENCESERVICE']._serialized_end=1623
 # @@protoc_insertion_point(module_scope)

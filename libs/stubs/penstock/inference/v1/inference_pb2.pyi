@@ -173,6 +173,9 @@ class PredictResponse(_message.Message):
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     SERVED_BY_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    POSITIVE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    ABSTAINS_FIELD_NUMBER: _builtins.int
     prediction: _builtins.str
     """`x-penstock-prediction`: what `penstock trace` takes."""
     decision: _builtins.str
@@ -187,6 +190,11 @@ class PredictResponse(_message.Message):
     """Why it is not the promoted version at the site that answered: `no_version`, `refused_version` (the
     platform did), `older_version`; empty where all is as it should be.
     """
+    positive: _builtins.str
+    """Of two classes the one that is decided wherever its probability reaches `threshold`; of more the
+    likeliest is decided, and both are unset.
+    """
+    threshold: _builtins.float
     @_builtins.property
     def probabilities(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """By class; for regression empty."""
@@ -203,6 +211,10 @@ class PredictResponse(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sentences on inputs that are missing, unknown, or outside of what training saw."""
 
+    @_builtins.property
+    def abstains(self) -> Global___Interval:
+        """Probabilities of `positive`, of more classes those of the likeliest, between which nothing is decided."""
+
     def __init__(
         self,
         *,
@@ -218,17 +230,24 @@ class PredictResponse(_message.Message):
         confidence: _builtins.float | None = ...,
         served_by: _builtins.str = ...,
         degraded: _builtins.str = ...,
+        positive: _builtins.str = ...,
+        threshold: _builtins.float | None = ...,
+        abstains: Global___Interval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_value", b"_value", "confidence", b"confidence", "interval", b"interval", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_threshold", b"_threshold", "_value", b"_value", "abstains", b"abstains", "confidence", b"confidence", "interval", b"interval", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_value", b"_value", "confidence", b"confidence", "decision", b"decision", "degraded", b"degraded", "digest", b"digest", "events", b"events", "generation", b"generation", "interval", b"interval", "prediction", b"prediction", "probabilities", b"probabilities", "served_by", b"served_by", "value", b"value", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_threshold", b"_threshold", "_value", b"_value", "abstains", b"abstains", "confidence", b"confidence", "decision", b"decision", "degraded", b"degraded", "digest", b"digest", "events", b"events", "generation", b"generation", "interval", b"interval", "positive", b"positive", "prediction", b"prediction", "probabilities", b"probabilities", "served_by", b"served_by", "threshold", b"threshold", "value", b"value", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
     _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
 
