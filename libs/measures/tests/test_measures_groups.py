@@ -5,7 +5,7 @@ import pytest
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Group
-from penstock.measures.groups import NOT_STATED, compare_not_stated, divide
+from penstock.measures.groups import NOT_STATED, called, compare_not_stated, divide
 
 
 def test_distinct_values_are_groups_in_order() -> None:
@@ -30,6 +30,33 @@ def test_a_bin_without_rows_is_no_group() -> None:
 def test_booleans_and_numbers_read_as_people_write_them() -> None:
     assert divide("flag", [True, False]).groups == ("false", "true")
     assert divide("children", [2.0, 0.0, 10.0]).groups == ("0", "2", "10")
+
+
+@pytest.mark.parametrize(
+    ("values", "groups"),
+    [
+        (["1.0", "0.0", None], ("0", "1")),  # as a program writes a column with gaps
+        (["1.0", "1", "0"], ("0", "1", "1.0")),  # two values, and so two groups
+        (["1.0", "1.5"], ("1.0", "1.5")),
+        (["10.0", "unknown"], ("10", "unknown")),
+    ],
+)
+def test_whole_numbers_in_texts_lose_their_point(values: list[str | None], groups: tuple[str, ...]) -> None:
+    found = divide("married", values)
+    assert found.groups == groups
+    assert [found.groups[code].removesuffix(".0") for code in found.codes if code >= 0] == [
+        value.removesuffix(".0") for value in values if value
+    ]
+
+
+@pytest.mark.parametrize("value", ["1", "-1", "2.5", "true"])
+def test_a_number_is_called_by_its_column(value: str) -> None:
+    assert called("black", value) == f"black = {value}"
+
+
+@pytest.mark.parametrize("value", ["Female", "<25", "25-40", NOT_STATED])
+def test_a_name_that_says_something_stays(value: str) -> None:
+    assert called("of", value) == value
 
 
 def test_a_number_without_bins_is_refused_with_what_to_change() -> None:

@@ -126,6 +126,7 @@ def _result(
         pictures=pictures(scores, groupings, findings),
         training=package.curves,
         epochs=pipeline.trainer.epochs,
+        target=pipeline.target.source_field.partition(".")[2],
         quantiles=pipeline.target.quantiles,
         stated={key: said for key, said in about.items() if said is not None},
         threshold=_threshold(package),

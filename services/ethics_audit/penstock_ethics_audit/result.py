@@ -40,6 +40,7 @@ class Result(Finding):
     pictures: Pictures
     training: Curves
     epochs: int = 0  # at most, as planned
+    target: str = ""  # the column that is predicted
     quantiles: tuple[float, float] | None = None  # that the interval goes between, where there is one
     # Owner, purpose, contact: what the pipeline file says of them
     stated: dict[str, str] = Field(default_factory=dict)

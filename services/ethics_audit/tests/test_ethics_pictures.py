@@ -161,22 +161,36 @@ def test_a_training_that_had_not_learnt_all_says_so(losses: list[float], epochs:
 
 def test_a_difference_is_said_with_the_groups_that_it_is_between() -> None:
     """`old` has too few rows of a label for equalized odds, and enough for its selection rate."""
+    groups = (_selected("young", 0.74), _selected("middle", 0.72), _selected("old", 0.54, thin=True))
+    found = _apart("age", groups, thin=("equalized_odds_difference",))
+    assert [said.rpartition(": ")[2] for said in concerns(found)] == [
+        "selection rate of `yes`, 54% for old, 74% for young."
+    ]
+
+
+def test_numbers_are_said_with_the_column_that_they_are_of() -> None:
+    groups = (_selected("0", 0.9, label="1"), _selected("1", 0.6, label="1"))
+    [said] = concerns(_apart("black", groups), target="approve")
+    assert said.endswith("selection rate of `approve = 1`, 60% for black = 1, 90% for black = 0.")
+
+
+def _selected(name: str, selected: float, *, label: str = "yes", thin: bool = False) -> GroupFindings:
+    rate = Rate(of="selection", label=label, value=Interval(estimate=selected, lower=0, upper=1))
+    return GroupFindings(group=name, rows=99, cells={}, thin=thin, rates=(rate,), performance={})
+
+
+def _apart(by: str, groups: tuple[GroupFindings, ...], thin: tuple[str, ...] = ()) -> Findings:
     parity = Interval(estimate=0.2, lower=0.1, upper=0.3)
-
-    def group(name: str, selected: float, *, thin: bool = False) -> GroupFindings:
-        rate = Rate(of="selection", label="yes", value=Interval(estimate=selected, lower=0, upper=1))
-        return GroupFindings(group=name, rows=99, cells={}, thin=thin, rates=(rate,), performance={})
-
     grouping = GroupingFindings(
-        by="age",
+        by=by,
         min_rows=30,
-        groups=(group("young", 0.74), group("middle", 0.72), group("old", 0.54, thin=True)),
+        groups=groups,
         not_stated=0,
         left_out=False,
         disparities={"demographic_parity_difference": parity},
-        thin=("equalized_odds_difference",),
+        thin=thin,
     )
-    found = Findings(
+    return Findings(
         verdict="pass",
         gates=(),
         task="binary",
@@ -191,9 +205,6 @@ def test_a_difference_is_said_with_the_groups_that_it_is_between() -> None:
         resamples=100,
         seed=1,
     )
-    assert [said.rpartition(": ")[2] for said in concerns(found)] == [
-        "selection rate of `yes`, 54% for old, 74% for young."
-    ]
 
 
 @pytest.mark.parametrize(("lower", "said"), [(0.90, True), (0.93, False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,6 +18,7 @@ from penstock.measures.scores import Codes
 NOT_STATED = "(not stated)"
 MAX_GROUPS = 50  # number of distinct values above which they are no groups to compare
 _MISSING = -1
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,17 @@ def _distinct(by: str, values: Sequence[Any], merged: Callable[[str], str]) -> t
             remedy=f"Give `audit.groups.{by}.bins` or `merge`, or a field with fewer values",
         )
     index = {value: groups.index(merged(_text(value))) for value in distinct}
-    return tuple(groups), np.array([index[value] for value in values], dtype=np.int64)
+    return _whole(groups), np.array([index[value] for value in values], dtype=np.int64)
+
+
+def _whole(groups: Sequence[str]) -> tuple[str, ...]:
+    """Names without the `.0` that programs give whole numbers of a column with gaps: where all numbers
+    have it, so that no two become one.
+    """
+    numbers = {name for name in groups if _NUMBER.fullmatch(name)}
+    if not all(name.endswith(".0") for name in numbers):
+        return tuple(groups)
+    return tuple(name.removesuffix(".0") if name in numbers else name for name in groups)
 
 
 def _binned(by: str, values: Sequence[Any], edges: Sequence[float]) -> tuple[tuple[str, ...], Codes]:
@@ -109,6 +121,12 @@ def compare_not_stated(grouping: Grouping, labels: Codes, classes: int, min_rows
         return replace(grouping, left_out=True)
     codes = np.where(missing, len(grouping.groups), grouping.codes)
     return replace(grouping, groups=(*grouping.groups, NOT_STATED), codes=codes)
+
+
+def called(by: str, value: str) -> str:
+    """Words for a value of the column `by`: `black = 1` for a number or a boolean, else the value itself."""
+    bare = value in ("true", "false") or _NUMBER.fullmatch(value)
+    return f"{by} = {value}" if by and bare else value
 
 
 def asked_cells(name: str, rows: int, cells: Mapping[str, int]) -> dict[str, int]:

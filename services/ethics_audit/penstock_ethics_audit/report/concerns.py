@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from penstock.contracts.events import Interval
 from penstock.contracts.measures import MEASURES
+from penstock.measures.groups import called
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.result import Result
 
@@ -24,12 +25,14 @@ _TITLES = {
 }
 
 
-def concerns(found: Findings) -> list[str]:
-    """Lists them, a sentence each: quality first, then what sets groups apart."""
+def concerns(found: Findings, target: str = "") -> list[str]:
+    """Lists them, a sentence each: quality first, then what sets groups apart. `target`: the column that
+    is predicted.
+    """
     gated = {(gate.metric, gate.by) for gate in found.gates}
     return [
         *_quality(found, {metric for metric, by in gated if by is None}),
-        *(said for grouping in found.groupings for said in _apart(grouping, gated)),
+        *(said for grouping in found.groupings for said in _apart(grouping, gated, target)),
     ]
 
 
@@ -87,14 +90,14 @@ def _quality(found: Findings, gated: set[str]) -> Iterator[str]:
         yield f"Its probabilities are off by {_said(calibration)} on the mean: take them as ranks."
 
 
-def _apart(grouping: GroupingFindings, gated: set[tuple[str, str | None]]) -> Iterator[str]:
+def _apart(grouping: GroupingFindings, gated: set[tuple[str, str | None]], target: str) -> Iterator[str]:
     for name, rates in _RATES.items():
         if (name, grouping.by) in gated:
             continue
         measured = grouping.proven.get(name) if name in grouping.thin else grouping.disparities.get(name)
         if measured is None or measured.estimate < APART or measured.lower <= 0:
             continue
-        found = _furthest(grouping, rates, thin_too=name not in grouping.thin)
+        found = _furthest(grouping, rates, target, thin_too=name not in grouping.thin)
         yield f"{MEASURES[name].title} by {grouping.by} is {_said(measured)}: {found}."
     ratio = "demographic_parity_ratio"
     value = grouping.disparities.get(ratio)
@@ -106,7 +109,7 @@ def _apart(grouping: GroupingFindings, gated: set[tuple[str, str | None]]) -> It
         )
 
 
-def _furthest(grouping: GroupingFindings, rates: tuple[str, ...], *, thin_too: bool) -> str:
+def _furthest(grouping: GroupingFindings, rates: tuple[str, ...], target: str, *, thin_too: bool) -> str:
     """The rate that is furthest apart, with its two groups, of those that the measure compares: a group
     that is thin for one measure has rows enough for another.
     """
@@ -114,7 +117,7 @@ def _furthest(grouping: GroupingFindings, rates: tuple[str, ...], *, thin_too: b
     for of in rates:
         for label in dict.fromkeys(rate.label for group in grouping.groups for rate in group.rates):
             values = [
-                (value.estimate, group.group)
+                (value.estimate, called(grouping.by, group.group))
                 for group in grouping.groups
                 if (thin_too or not group.thin) and (value := group.rate(of, label))
             ]
@@ -124,7 +127,9 @@ def _furthest(grouping: GroupingFindings, rates: tuple[str, ...], *, thin_too: b
     if not spans:
         return "between the groups with enough rows"
     _, of, label, low, high = max(spans)
-    return f"{_TITLES[of]} of `{label}`, {low[0]:.0%} for {low[1]}, {high[0]:.0%} for {high[1]}"
+    return (
+        f"{_TITLES[of]} of `{called(target, label)}`, {low[0]:.0%} for {low[1]}, {high[0]:.0%} for {high[1]}"
+    )
 
 
 def _said(value: Interval) -> str:

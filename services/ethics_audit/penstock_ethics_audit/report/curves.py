@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from penstock.contracts.events import Interval
+from penstock.measures.groups import called
 from penstock_ethics_audit.report.drawing import (
     MARKERS,
     SERIES,
@@ -38,22 +39,22 @@ def curves(drawn: Pictures, by: str, *, classifies: bool, areas: dict[str, Inter
         figure = Figure(figsize=(WIDTH, 4.1) if roc else (4.8, 4.1))
         panels = [figure.add_subplot(1, 2 if roc else 1, index + 1) for index in range(2 if roc else 1)]
         if roc:
-            _draw_roc(panels[0], roc, areas)
-        _draw_calibration(panels[-1], calibration, classifies=classifies)
+            _draw_roc(panels[0], by, roc, areas)
+        _draw_calibration(panels[-1], by, calibration, classifies=classifies)
         figure.subplots_adjust(
             **margins(figure, left=0.6 if classifies else 0.85, right=0.15, bottom=0.55, top=0.32), wspace=0.2
         )
         svg = svg_of(figure, f"curves-{by}")
-    words = [f"{_named(curve.group)}: {_calibrated(curve)}" for curve in calibration if curve.x]
+    words = [f"{_named(by, curve.group)}: {_calibrated(curve)}" for curve in calibration if curve.x]
     if roc:
-        words = [f"{_named(group)}: AUROC {said(area)}" for group, area in areas.items()] + words
+        words = [f"{_named(by, group)}: AUROC {said(area)}" for group, area in areas.items()] + words
     title = f"{'ROC curves and calibration' if roc else 'Calibration'}{f' by {by}' if by else ''}"
     return Picture(svg, f"{title}. {'. '.join(words)}.")
 
 
-def _draw_roc(axes: Any, roc: Sequence[Curve], areas: dict[str, Interval | None]) -> None:
+def _draw_roc(axes: Any, by: str, roc: Sequence[Curve], areas: dict[str, Interval | None]) -> None:
     area_of = {group: f"  {area.estimate:.3f}" for group, area in areas.items() if area}
-    _lines(axes, roc, {curve.group: _named(curve.group) + area_of.get(curve.group, "") for curve in roc})
+    _lines(axes, roc, {curve.group: _named(by, curve.group) + area_of.get(curve.group, "") for curve in roc})
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (1, 3)))
     axes.set(
         title="ROC", xlabel="False positive rate", ylabel="True positive rate", xlim=(0, 1), ylim=(0, 1.01)
@@ -61,8 +62,8 @@ def _draw_roc(axes: Any, roc: Sequence[Curve], areas: dict[str, Interval | None]
     axes.legend(loc="lower right", fontsize=8.5)
 
 
-def _draw_calibration(axes: Any, calibration: Sequence[Curve], *, classifies: bool) -> None:
-    _lines(axes, calibration, {curve.group: _named(curve.group) for curve in calibration}, markers=True)
+def _draw_calibration(axes: Any, by: str, calibration: Sequence[Curve], *, classifies: bool) -> None:
+    _lines(axes, calibration, {curve.group: _named(by, curve.group) for curve in calibration}, markers=True)
     values = [value for curve in calibration for value in (*curve.x, *curve.y)]
     ends = [0.0, 1.0] if classifies else span(values or [0, 1])
     axes.plot(ends, ends, color=SOFT, linewidth=0.8, linestyle=(0, (1, 3)))
@@ -92,7 +93,7 @@ def distributions(drawn: Pictures, by: str, xlabel: str) -> Picture | None:
         panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
         for axes, group in zip(panels, groups, strict=False):
             _draw_histograms(axes, [histogram for histogram in histograms if histogram.group == group])
-            axes.set_title(_named(group))
+            axes.set_title(_named(by, group))
         for axes in panels[len(groups) :]:
             axes.set_visible(False)
         for axes in panels[max(0, len(groups) - columns) : len(groups)]:
@@ -106,7 +107,7 @@ def distributions(drawn: Pictures, by: str, xlabel: str) -> Picture | None:
         )
         svg = svg_of(figure, f"distributions-{by}")
     words = [
-        f"{_named(h.group)}{f', label {h.label}' if h.label else ''}: middle half {_middle(h)}"
+        f"{_named(by, h.group)}{f', label {h.label}' if h.label else ''}: middle half {_middle(h)}"
         for h in histograms
         if sum(h.shares)
     ]
@@ -144,8 +145,8 @@ def _lines(axes: Any, lines: Sequence[Curve], labels: dict[str, str], *, markers
         )
 
 
-def _named(group: str) -> str:
-    return group or "all rows"
+def _named(by: str, group: str) -> str:
+    return called(by, group) or "all rows"
 
 
 def _calibrated(curve: Curve) -> str:

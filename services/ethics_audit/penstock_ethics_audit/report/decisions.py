@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.measures.groups import called
 from penstock_ethics_audit.result import Result
 
 MANY_CLASSES = 10  # above so many, a table of all pairs is not read
@@ -34,7 +35,7 @@ def decided(result: Result) -> str:
     threshold = result.threshold
     if threshold is None:
         return ""
-    positive = result.findings.classes[1]
+    positive = called(result.target, result.findings.classes[1])
     if threshold.choose == "fixed":
         how = "the pipeline file fixes that"
     else:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from penstock.contracts.events import GateResult, Interval
+from penstock.measures.groups import called
 from penstock.packages.parts import Curves
 from penstock_ethics_audit.audit import GroupingFindings
 from penstock_ethics_audit.report.drawing import (
@@ -75,7 +76,7 @@ def _by_group(
     xlim: tuple[float, float] | None = None,
 ) -> Picture:
     """Draws a panel for each column and a row for each group; without `xlim` the last panel marks 0."""
-    names = [group.group for group in found.groups]
+    names = [called(found.by, group.group) for group in found.groups]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(names)))
         panels = figure.subplots(1, len(columns), sharey=True)

@@ -16,6 +16,7 @@ from penstock.contracts.events import Cost, GateResult, Interval
 from penstock.contracts.measures import MEASURES, Measure, Task
 from penstock.contracts.verdicts import NOT_JUDGED, worded
 from penstock.contracts.versions import version_name
+from penstock.measures.groups import called
 from penstock.measures.parity import rows_needed
 from penstock.packages.evidence import may_be_waived, not_passed
 from penstock_ethics_audit.audit import Findings, GroupingFindings
@@ -78,7 +79,7 @@ def render(result: Result) -> str:
             *merged(result),
             *never_decided(result),
             *unfinished(result),
-            *concerns(found),
+            *concerns(found, result.target),
         ],
         baselines=BASELINES,
         confused=confusions(result),
@@ -98,6 +99,7 @@ def render(result: Result) -> str:
         training=figures.training(result.training),
         names={name: measure.title for name, measure in MEASURES.items()},
         rates=RATES,
+        called=called,
         words=_words(found),
     )
 
@@ -181,7 +183,8 @@ def _grouping_pictures(result: Result, grouping: GroupingFindings) -> Iterator[t
         yield "Errors, with intervals", figures.errors(grouping)
     labels = list(dict.fromkeys(rate.label for group in grouping.groups for rate in group.rates))
     for label in labels[:MAX_CLASSES_DRAWN]:
-        yield f"Rates of being given {label}, with intervals", figures.rates(grouping, RATES, label)
+        given = called(result.target, label)
+        yield f"Rates of being given {given}, with intervals", figures.rates(grouping, RATES, label)
     areas = {group.group: group.performance.get("auroc") for group in grouping.groups if not group.thin}
     yield from _curves(result, grouping.by, areas)
 
