@@ -63,6 +63,7 @@ def test_a_bad_file_is_shown_at_its_line_and_ends_with_2(tmp_path: Path) -> None
     assert (
         "targets.default.from: no field `outcomes.default`; did you mean `outcomes.defaulted`?" in done.output
     )
+    assert done.output.endswith("\n1 problem\n"), "it never applies anything"
 
 
 def without_gates() -> str:

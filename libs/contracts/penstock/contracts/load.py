@@ -83,7 +83,7 @@ class BadPipeline(Invalid):
 
     def __init__(self, problems: tuple[Problem, ...], file: str) -> None:
         self.problems = problems
-        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}, nothing applied"
+        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
         super().__init__("\n".join([*(problem.show(file) for problem in problems), count]))
 
     @classmethod

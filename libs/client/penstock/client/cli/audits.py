@@ -1,8 +1,7 @@
-"""audit, report, review."""
+"""audit, report."""
 
 from __future__ import annotations
 
-import getpass
 import json
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.client.cli import costs
-from penstock.client.cli.output import EXIT_REFUSED, AsJson, show, state_of, table, write_page
+from penstock.client.cli.output import EXIT_REFUSED, AsJson, show, state_of, write_page
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
 from penstock.contracts.measures import words
@@ -21,14 +20,6 @@ from penstock.contracts.versions import version_name
 from penstock.ethics_audit.v1 import ethics_audit_pb2
 
 Version = Annotated[str, typer.Argument(help="A digest, a prefix of it, or pipeline@prefix.")]
-Who = Annotated[
-    str,
-    typer.Option(
-        "--by", help="Your name. It is recorded as typed: no identity until there is access control."
-    ),
-]
-
-review = typer.Typer(help="Gates that a person may waive.", no_args_is_help=True)
 
 STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
@@ -37,13 +28,13 @@ def gates(found: ethics_audit_pb2.Audit) -> Table:
     """Table with a line a gate: the rule, what was measured with its interval, the verdict and why."""
     drawn = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for gate in found.gates:
-        rule = _rule(gate)
         measured = (
             f"{gate.value.estimate:.3f} [{gate.value.lower:.3f}, {gate.value.upper:.3f}]"
             if gate.HasField("value")
             else "–"
         )
-        drawn.add_row("audit", rule, measured, Text(gate.verdict, style=STYLES[gate.verdict]), gate.reason)
+        verdict = Text(gate.verdict, style=STYLES[gate.verdict])
+        drawn.add_row("audit", rule(gate), measured, verdict, gate.reason)
     if found.verdict and not found.gates:
         said = "the pipeline file has no gates; what was measured is in the report"
         drawn.add_row("audit", "no gates", "–", Text(NOT_JUDGED, style="bright_black"), said)
@@ -56,7 +47,8 @@ def notes(found: ethics_audit_pb2.Audit) -> list[Text]:
     return [Text(note, style="yellow") for note in said]
 
 
-def _rule(gate: ethics_audit_pb2.Gate) -> str:
+def rule(gate: ethics_audit_pb2.Gate) -> str:
+    """A gate as the file has it: `AUROC ≥ 0.7`."""
     sign = "≥" if gate.bound == "at_least" else "≤"
     return f"{words(gate.metric)}{f' by {gate.by}' if gate.by else ''} {sign} {gate.limit:g}"
 
@@ -90,56 +82,3 @@ def report(
             return
         path = to or Path(f"audit-{short_digest(penstock.models.get(version).digest)}.html")
     write_page(path, found, open_=open_)
-
-
-@review.command("list")
-def list_(
-    pipeline: Annotated[str, typer.Option(help="Only of this pipeline.")] = "",
-    closed: Annotated[bool, typer.Option("--all", help="Decided ones too.")] = False,
-    as_json_: AsJson = False,
-) -> None:
-    """List the reviews that wait for a person's decision."""
-    with Penstock() as penstock:
-        found = penstock.audits.reviews(pipeline, open_only=not closed)
-    rows = [
-        (
-            version_name(r.pipeline, r.digest),
-            r.state,
-            "\n".join([*(f"{_rule(g)}: {g.verdict}, {g.reason}" for g in r.gates), *filter(None, [r.looks])]),
-            r.decided_by,
-            r.why,
-            r.requested_at,
-        )
-        for r in found
-    ]
-    columns = ("version", "state", "gates", "by", "why", "requested")
-    show(found, table(columns, rows, empty="nothing waits for a decision"), as_json=as_json_)
-
-
-@review.command()
-def approve(
-    version: Version,
-    why: Annotated[str, typer.Option(help="The reason, which is signed and kept.")],
-    by: Who = "",
-    as_json_: AsJson = False,
-) -> None:
-    """Waive the gates that did not pass, with a reason; the waiver is signed."""
-    _decide(version, why, by, approve=True, as_json=as_json_)
-
-
-@review.command()
-def reject(
-    version: Version,
-    why: Annotated[str, typer.Option(help="The reason, which is kept.")],
-    by: Who = "",
-    as_json_: AsJson = False,
-) -> None:
-    """Leave the version refused."""
-    _decide(version, why, by, approve=False, as_json=as_json_)
-
-
-def _decide(version: str, why: str, by: str, *, approve: bool, as_json: bool) -> None:
-    with Penstock() as penstock:
-        found = penstock.audits.decide(version, approve=approve, by=by or getpass.getuser(), why=why)
-    decision = f"{version_name(found.pipeline, found.digest)}: {found.state} by {found.decided_by}"
-    show(found, f"{decision} (a typed name, not an identity)", as_json=as_json)

@@ -64,6 +64,34 @@ def until_served_or_refused(
         raise typer.Exit(EXIT_FAILED if promoted else EXIT_REFUSED)
 
 
+def until_promoted_and_served(penstock: Penstock, approved: str, *, quiet: bool) -> None:
+    """Shows what becomes of a version that a person has approved. Ends the command where it is refused
+    all the same; a promotion that takes longer than SERVED_WITHIN_S goes on.
+    """
+    version = _promoted(penstock, approved)
+    if version is None:
+        against = "its promotion is under way; see penstock models, then penstock status"
+    elif version.state == registry.Version.STATE_REFUSED:
+        fail(f"refused: {'; '.join(version.because)}", EXIT_REFUSED)
+    else:
+        against = _until_served(penstock, version)
+    if against:
+        fail(f"not served: {against}")
+    if not quiet:
+        console.print("served", style="green")
+
+
+def _promoted(penstock: Penstock, approved: str) -> registry.Version | None:
+    """The version once the registry has heeded the approval: promoted, or refused for another reason."""
+    for _ in attempts(SERVED_WITHIN_S, every=0.1):
+        with suppress(Unavailable, DeadlineExceeded):
+            version = penstock.models.get(approved)
+            refused = version.state == registry.Version.STATE_REFUSED and WAITS not in version.because
+            if refused or version.state == registry.Version.STATE_PROMOTED:
+                return version
+    return None
+
+
 def unless_completed(run: trainer.Run, *, as_json: bool) -> None:
     """Ends the command with the sentence of a run that failed or was canceled."""
     if run.state != trainer.Run.STATE_COMPLETED:
@@ -191,11 +219,15 @@ def _show_decision(version: registry.Version, audited: audit.Audit) -> None:
     if version.state == registry.Version.STATE_PROMOTED:
         console.print(f"promoted: generation {version.generation}", style="green")
         return
+    waits = WAITS in version.because
     for reason in version.because:
-        console.print(f"refused: {reason}", style="red")
+        if reason != WAITS:
+            console.print(f"not passed: {reason}" if waits else f"refused: {reason}", style="red")
     digest = short_digest(version.digest)
+    if waits:
+        console.print(f"{WAITS}: a person may waive what did not pass", style="yellow")
     console.print(f"See why: penstock report {digest} --open")
-    if WAITS in version.because:
+    if waits:
         console.print(f"Then decide: penstock review approve {digest} --why REASON, or review reject")
 
 

@@ -15,6 +15,7 @@ from penstock.client.cli import (
     models,
     pipelines,
     predictions,
+    reviews,
     sites,
     stack,
     training,
@@ -80,5 +81,5 @@ for verb in (
 app.add_typer(tuning.study, name="study")
 app.add_typer(stack.keys, name="keys")
 app.add_typer(events.dead_letters, name="dead-letters")
-app.add_typer(audits.review, name="review")
+app.add_typer(reviews.review, name="review")
 app.add_typer(sites.sites, name="sites")

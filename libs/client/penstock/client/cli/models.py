@@ -11,8 +11,9 @@ from penstock.client.cli.output import EXIT_FAILED, AsJson, show, state_of, tabl
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
 from penstock.contracts.events import ModelVersion
-from penstock.contracts.verdicts import NOT_JUDGED
+from penstock.contracts.verdicts import NOT_JUDGED, WAITS
 from penstock.contracts.versions import version_name
+from penstock.model_registry.v1 import model_registry_pb2 as registry
 
 
 def models(pipeline: str, as_json_: AsJson = False) -> None:
@@ -22,7 +23,7 @@ def models(pipeline: str, as_json_: AsJson = False) -> None:
     rows = [
         (
             version_name(v.pipeline, v.digest),
-            state_of(v),
+            _state(v),
             imported.name
             if (imported := ModelVersion.model_validate_json(v.version_json).imported)
             else None,
@@ -42,9 +43,15 @@ def models(pipeline: str, as_json_: AsJson = False) -> None:
         "verdict",
         "validation",
         "registered",
-        "refused because",
+        "because",
     )
     show(found, table(columns, rows, empty=f"none yet: penstock train {pipeline}"), as_json=as_json_)
+
+
+def _state(version: registry.Version) -> str:
+    """State in words; a refused version that a person may still take on `waits`."""
+    waits = version.state == registry.Version.STATE_REFUSED and WAITS in version.because
+    return "waits" if waits else state_of(version)
 
 
 def promote(version: Version, as_json_: AsJson = False) -> None:

@@ -17,8 +17,8 @@ from penstock.client.client import Penstock
 from penstock.client.lineage import Lineage
 from penstock.contracts.dataplane import Prediction
 from penstock.contracts.digests import short_digest
-from penstock.contracts.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
-from penstock.contracts.verdicts import worded
+from penstock.contracts.errors import Invalid, NotFound, PenstockError
+from penstock.contracts.verdicts import WAITS, worded
 from penstock.contracts.versions import version_name
 from penstock.inference.v1 import inference_pb2 as inference
 
@@ -47,7 +47,7 @@ def predict(
                 else penstock.predictions.by_fields(pipeline, _fields(fields or ""))
             )
         except NotFound as error:
-            raise _unpromoted(penstock, pipeline) or error from error
+            raise _unserved(penstock, pipeline) or error from error
     said = _probable(found.probabilities) or f"{found.value:.4f}"
     if found.HasField("interval"):
         said += f", {found.interval.lower:.4f} to {found.interval.upper:.4f}"
@@ -91,15 +91,39 @@ def _warned(warnings: Sequence[str]) -> list[str]:
     return shown
 
 
-def _unpromoted(penstock: Penstock, pipeline: str) -> NotFound | None:
-    """A better reason why nothing answers: the pipeline is there, and no version of it was promoted."""
-    with suppress(NotFound, Unavailable, DeadlineExceeded):
-        if not penstock.pipelines.get(pipeline).promoted_digest:
-            return NotFound(
-                f"{pipeline} is applied, but has no promoted version",
-                remedy=f"penstock train {pipeline} --wait; why one was refused: penstock models {pipeline}",
-            )
+def _unserved(penstock: Penstock, pipeline: str) -> NotFound | None:
+    """A better reason why nothing answers: the pipeline is there, and no version of it serves."""
+    with suppress(PenstockError):
+        of_it = [one for one in penstock.predictions.serving().pipelines if one.pipeline == pipeline]
+        if any(one.digest for one in of_it):
+            return None
+        promoted = penstock.pipelines.get(pipeline).promoted_digest
+        if not promoted:
+            return _unpromoted(penstock, pipeline)
+        named = version_name(pipeline, promoted)
+        if why := next((one.refused_reason for one in of_it if one.refused_digest == promoted), ""):
+            return NotFound(f"{named} is promoted, but not served: {why}", remedy="See penstock status")
+        return NotFound(
+            f"{named} is promoted, but not served yet", remedy="Try again in a moment, or see penstock status"
+        )
     return None
+
+
+def _unpromoted(penstock: Penstock, pipeline: str) -> NotFound:
+    reviews = {one.digest: one.state for one in penstock.audits.reviews(pipeline, open_only=False)}
+    waiting = next((one for one in penstock.models.list(pipeline) if WAITS in one.because), None)
+    if waiting is None:
+        return NotFound(
+            f"{pipeline} is applied, but has no promoted version",
+            remedy=f"penstock train {pipeline} --wait; why one was refused: penstock models {pipeline}",
+        )
+    named = version_name(pipeline, waiting.digest)
+    if reviews.get(waiting.digest) == "approved":
+        return NotFound(f"{named} is approved, its promotion is under way", remedy="Try again in a moment")
+    return NotFound(
+        f"{pipeline} has no promoted version; {named} waits for a review",
+        remedy=f"See penstock review list --pipeline {pipeline}",
+    )
 
 
 def predictions(
