@@ -350,6 +350,19 @@ def test_init_says_that_a_guess_is_a_mere_one_and_how_to_take_another(
     assert "# as you said\n" in out.read_text(), "and is not asked again"
 
 
+def test_init_says_what_it_doubts_and_that_rows_are_few(tmp_path: Path) -> None:
+    """Seven columns say 1 where somebody paid, and of those who did not in the half of the cases."""
+    data, draw = tmp_path / "data.csv", random.Random(1)
+    paid = [draw.choice("ny") for _ in range(299)]
+    rows = [",".join([*(str(int(yes == "y" or draw.random() < 0.5)) for _ in range(7)), yes]) for yes in paid]
+    data.write_text("\n".join(["a1x,b2x,c3y,d4z,e5v,f6u,g7w,paid", *rows]) + "\n")
+    done = runner.invoke(app, ["init", "--from", str(data), "--to", str(tmp_path / "a.yaml")])
+    assert "few       299 rows: an audit of fewer than some 300 says little." in done.output
+    assert done.output.count("doubt     ") == 5
+    assert "and 2 more such in the file" in done.output
+    assert (tmp_path / "a.yaml").read_text().count("when is it known?") == 7
+
+
 def test_init_says_what_its_guess_still_lacks(tmp_path: Path) -> None:
     data, out = tmp_path / "data.csv", tmp_path / "pipeline.yaml"
     data.write_text(

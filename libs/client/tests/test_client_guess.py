@@ -329,6 +329,12 @@ def test_a_target_has_the_type_of_its_values(
         "single",
         "birth_yr",
         "kid5",
+        "white",
+        "hispan",
+        "is_asian",
+        "Weiß",
+        "asiático",
+        "parda",
     ],
 )
 def test_protected_names_in_several_languages(name: str) -> None:
@@ -349,6 +355,8 @@ def test_protected_names_in_several_languages(name: str) -> None:
         "age_of_domain",
         "birth_qrtr",
         "birth_weight",
+        "white_wine",
+        "noir_films",
     ],
 )
 def test_names_that_only_look_protected(name: str) -> None:
@@ -362,6 +370,7 @@ def test_names_that_only_look_protected(name: str) -> None:
         (["m", "f"], True),
         (["Black", "White"], True),
         (["Never married", "married", "divorced"], True),
+        (["Branca", "Preta", "Parda", "Indígena"], True),
         (["black", "white", "red"], False),
         (["m", "l", "s"], False),
         (["single", "double"], False),

@@ -148,3 +148,20 @@ def test_columns_that_do_not_fit_are_named(file: Path) -> None:
     assert "no source `loans`" in str(
         CliRunner().invoke(app, ["validate", str(file), "--against", str(data), "--source", "loans"]).output
     )
+
+
+def test_inputs_that_give_a_protected_column_back_are_warned_of(file: Path) -> None:
+    data = file.with_suffix(".csv")
+    lines = (
+        f"{n},2026-01-31T00:00:00Z,{1000 + n % 2},{'fm'[n % 2]},{20 + n % 37},{'yes' if n % 3 else 'no'}\n"
+        for n in range(900)
+    )
+    data.write_text("id,at,income,sex,age,bad\n" + "".join(lines))
+    command = ["validate", str(file), "--against", str(data)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0
+    assert "`income` gives back `sex`, which is protected: R² 1.000 on 900 rows; leave out" in done.stderr
+    [proxy] = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["against"]["proxies"]
+    assert (proxy["protected"], proxy["inputs"]) == ("`sex`", ["income"])
+    data.write_text(data.read_text().replace(",1001,", ",1000,"))
+    assert "gives back" not in CliRunner().invoke(app, command).stderr

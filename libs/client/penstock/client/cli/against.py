@@ -12,13 +12,15 @@ from rich.console import RenderableType
 
 from penstock.client import checks
 from penstock.client.cli.output import EXIT_USAGE, console, errors, progress, table
-from penstock.client.declared import Row
+from penstock.client.declared import Row, columns_of
 from penstock.client.files import rows
+from penstock.client.guess.table import Column, read_table
 from penstock.contracts.errors import Invalid, NotFound
 from penstock.contracts.measures import words
 from penstock.contracts.pipeline import Pipeline
 
 if TYPE_CHECKING:
+    from penstock.client.guess.proxies import Proxy
     from penstock.client.prospect import Outlook, Prospect
 
 
@@ -56,6 +58,32 @@ def _told(found: Iterator[Row | bytes], data: Path, *, quiet: bool) -> Iterator[
             yield row
 
 
+def given_back(pipeline: Pipeline, data: Path, source: str | None, encoding: str | None) -> list[Proxy]:
+    """Finds inputs that give protected columns back, on a sample of the file's rows; Invalid of none."""
+    from penstock.client.guess.proxies import proxies
+
+    source = source or pipeline.target.source_field.partition(".")[0]
+    declared = pipeline.sources[source]
+    names = columns_of(declared, pipeline.key)
+    columns = [
+        Column(one.name, name, [None if value in declared.missing else value for value in one.values])
+        for one in read_table(data, encoding).columns
+        if (name := names.get(one.name, "")) in declared.fields
+    ]
+    seen = {one.source_field for one in pipeline.resolved_features().values()}
+    protected = {name for name, field in declared.fields.items() if field.protected}
+    texts = {name for name, field in declared.fields.items() if field.type == "text"}
+    able = [one for one in columns if f"{source}.{one.field}" in seen and one.field not in protected | texts]
+    return proxies([one for one in columns if one.field in protected], able)
+
+
+def warned(found: list[Proxy], file: Path) -> None:
+    """Prints what gives a protected column back on the standard error, a line each."""
+    for one in found:
+        said = f"warning: {file}: {one.said}; leave out what you can spare, or mark it `protected`"
+        errors.print(said, style="yellow", soft_wrap=not errors.file.isatty())
+
+
 def said(found: Prospect, data: Path, confidence: float) -> list[RenderableType]:
     """Says of each gate what chance alone does to it, in a table."""
     counts = f"{data}: {found.rows:,} rows, {found.labelled:,} with a label, about {found.audited:,} audited"
@@ -81,11 +109,13 @@ def _line(one: Outlook) -> tuple[object, ...]:
     return rule, fair, one.needs, reach, one.why or " "
 
 
-def document(found: Prospect) -> dict[str, Any]:
+def document(found: Prospect, given: list[Proxy]) -> dict[str, Any]:
     """Builds what `--json` prints."""
     gates = [
         one.gate.model_dump(include={"metric", "by", "at_least", "at_most"}, exclude_none=True)
         | {"fair": one.fair, "rows_needed": one.needs, "to_be_reached": one.reach, "why": one.why}
         for one in found.gates
     ]
-    return {"rows": found.rows, "labelled": found.labelled, "audited": found.audited, "gates": gates}
+    counts = {"rows": found.rows, "labelled": found.labelled, "audited": found.audited}
+    proxies = [{"protected": one.protected, "inputs": one.inputs, "r2": one.r2} for one in given]
+    return counts | {"gates": gates, "proxies": proxies}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +17,15 @@ from penstock.client.guess.infer import First, first
 from penstock.client.guess.report import report as page
 from penstock.client.guess.table import Table, read_table
 from penstock.client.guess.targets import Target
+from penstock.client.guess.write import few
 from penstock.contracts.load import BadPipeline, read
 from penstock.contracts.rules import nearest
 
 _SHOWN = 20
 """Most columns that a question lists; all are answers."""
+
+_DOUBTS = 5
+"""Most doubts that the terminal shows; all stand in the file."""
 
 Data = Annotated[Path, typer.Option("--from", help="CSV, JSON Lines or Parquet.")]
 To = Annotated[Path, typer.Option("--to", help="Where to write.")]
@@ -56,9 +60,7 @@ def init(
         read(found.text, str(to))
     except BadPipeline as error:
         lacks = [problem.show(str(to)) for problem in error.problems]
-    left = [f"left out  {one.name}: {one.left_out}" for one in found.guess.fields if one.left_out]
-    guess = found.guess.target
-    guarded = ", ".join(one.name for one in found.guess.fields if one.protected)
+    fields, guess = found.guess.fields, found.guess.target
     next_step = f"wrote {to}. {'Mend that' if lacks else 'Read it'}, then: penstock validate {to}"
     document = {
         "file": str(to),
@@ -66,9 +68,10 @@ def init(
         "target": guess.field.name,
         "type": guess.task,
         "close": list(guess.close),
+        "left_out": {one.name: one.left_out for one in fields if one.left_out},
+        "doubts": {one.name: one.doubt for one in fields if one.doubt},
     }
-    said = [_said(guess), f"protected {guarded or 'none by its name; name those that are in the file'}"]
-    show(document, *said, *left, *lacks, next_step, as_json=as_json_)
+    show(document, _said(guess), *_noted(found), *lacks, next_step, as_json=as_json_)
 
 
 def _said(target: Target) -> str:
@@ -80,6 +83,19 @@ def _said(target: Target) -> str:
         said += f"; {'else' if target.mere else 'nearly as likely:'} {' or '.join(target.close)}"
         said += f": --target {target.close[0]}"
     return said
+
+
+def _noted(found: First) -> Iterator[str]:
+    """What is protected, left out and doubted, and a word where there are few rows."""
+    guarded = ", ".join(one.name for one in found.guess.fields if one.protected)
+    yield f"protected {guarded or 'none by its name; name those that are in the file'}"
+    if short := few(found.guess.table):
+        yield f"few       {short}"
+    yield from (f"left out  {one.name}: {one.left_out}" for one in found.guess.fields if one.left_out)
+    doubts = [one.doubt for one in found.guess.fields if one.doubt]
+    yield from (f"doubt     {doubt}" for doubt in doubts[:_DOUBTS])
+    if len(doubts) > _DOUBTS:
+        yield f"          and {len(doubts) - _DOUBTS} more such in the file"
 
 
 def answers_come() -> bool:

@@ -32,7 +32,8 @@ def validate(
 ) -> None:
     """Check a pipeline file without a platform.
 
-    With --against, says what a perfectly fair model of the data would show at each fairness gate.
+    With --against, says what a perfectly fair model of the data would show at each fairness gate, and
+    warns of inputs that give a protected column back.
     """
     text = _text(file)
     pipeline = read(text, str(file))
@@ -45,7 +46,9 @@ def validate(
         show(pipeline, summary, as_json=as_json_)
         return
     seen = against.against(pipeline, data, source, encoding, quiet=as_json_)
-    document = {"pipeline": pipeline, "against": against.document(seen)}
+    given = against.given_back(pipeline, data, source, encoding) if seen.rows else []
+    against.warned(given, file)
+    document = {"pipeline": pipeline, "against": against.document(seen, given)}
     show(document, summary, *against.said(seen, data, pipeline.audit.confidence), as_json=as_json_)
 
 

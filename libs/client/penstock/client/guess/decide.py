@@ -9,7 +9,7 @@ from statistics import fmean, pvariance
 
 from penstock.client.declared import text_of
 from penstock.client.guess import names, outcomes
-from penstock.client.guess.fields import Field, field_of
+from penstock.client.guess.fields import Field, field_of, is_of_ids
 from penstock.client.guess.kinds import is_time
 from penstock.client.guess.table import Column, Table
 from penstock.client.guess.targets import Target, target_of
@@ -103,6 +103,11 @@ def suspected(guess: Guess, found: Mapping[str, str], kept: Iterable[str]) -> Gu
     return replace(guess, fields=fields)
 
 
+def doubted(guess: Guess, found: Mapping[str, str]) -> Guess:
+    """The guess with the doubts `found`, by field."""
+    return replace(guess, fields=tuple(replace(one, doubt=found.get(one.name, "")) for one in guess.fields))
+
+
 def _chosen(columns: Mapping[str, Column], name: str | None) -> Column | None:
     return columns.get(name) if name else None
 
@@ -116,10 +121,13 @@ def _timestamp(columns: Iterable[Column]) -> Column | None:
 
 
 def _identity(columns: list[Column]) -> Column | None:
-    """The column that names a row: unique, and named so or counting."""
+    """The column that names a row: unique, and named so, of ids, or counting."""
     able = [column for column in columns if column.unique and (column.numbers is None or column.whole)]
     for column in able:
         if names.names_a_row(column.name) or column.name == "":
+            return column
+    for column in able:
+        if is_of_ids(column):
             return column
     first = next((column for column in able if column is columns[0]), None)
     if first and first.counts_up:

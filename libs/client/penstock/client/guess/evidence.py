@@ -5,6 +5,7 @@ Needs scikit-learn, the client's `init` extra.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ _FOLDS = 5
 AUDIT = 0.3
 """Share of the rows that the audit gets by default."""
 _FEWEST = 50
+_FEWEST_TOLD = 20  # rows with another value than the most frequent one
 _MEASURES = {"binary": "auroc", "multiclass": "accuracy", "regression": "r2"}
 _GUESSING = {"binary": 0.5, "regression": 0.0}
 _SHOWN = {"binary": "AUROC", "multiclass": "accuracy", "regression": "R²"}
@@ -42,6 +44,9 @@ def leaks(guess: Guess) -> dict[str, str]:
         column = one.column
         if _is_twin(column, target.column):
             found[one.name] = f"a twin of `{target.name}`: each value of one goes with one of the other"
+            continue
+        if guess.target.task == "multiclass" and (share := _function_of(column, target.column)):
+            found[one.name] = f"a function of `{target.name}`, which tells it in {share:.1%} of the rows"
             continue
         if duration and one.of_two and names_a_censoring(column.name):
             cut = f"says if `{target.name}` ended or was cut off, known only afterwards"
@@ -168,6 +173,28 @@ def _is_twin(column: Column, target: Column) -> bool:
     values, labels = {one for one, _ in pairs}, {other for _, other in pairs}
     full = len(column.present) >= 0.9 * len(column.values)
     return full and len(pairs) == len(values) == len(labels) > 1 and len(values) <= len(column.present) / 5
+
+
+def _function_of(column: Column, target: Column) -> float:
+    """Share of the rows in which the class alone tells the column's value, as an `approved` beside a
+    `decision`; 0 where it makes more than a tenth of the mistakes of who always says the most frequent
+    value, or that is nearly every row's.
+    """
+    pairs = Counter(
+        (text_of(other), text_of(one))
+        for one, other in zip(column.values, target.values, strict=True)
+        if one is not None and other is not None
+    )
+    told: Counter[str] = Counter()
+    values: Counter[str] = Counter()
+    for (label, value), count in pairs.items():
+        told[label] = max(told[label], count)
+        values[value] += count
+    rows = values.total()
+    others = rows - max(values.values(), default=0)
+    if rows < 0.9 * len(column.values) or others < _FEWEST_TOLD:
+        return 0.0
+    return told.total() / rows if rows - told.total() <= others / 10 else 0.0
 
 
 def _alone(one: Field, rows: list[int], labels: Array, task: str, groups: Array | None) -> float:

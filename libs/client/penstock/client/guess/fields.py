@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.client.guess import names
 from penstock.client.guess.kinds import Kind, as_codes, kind_of
 from penstock.client.guess.table import Column
 
 FEW_NUMBERS = 10
+_MANY = 20
+"""Rows from which a value that each has of its own says something."""
+_ELDERLY, _OLDEST = 120, 150.0
+"""Years up to which a number called an age is one of a person, and years that nobody reaches."""
+_UNITS = frozenset({"day", "days", "week", "weeks", "month", "months", "mth", "mths"})
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,8 @@ class Field:
     personal: str = ""
     left_out: str = ""
     """Reason why it is no input, besides the two above."""
+    doubt: str = ""
+    """What a person should ask of it, though it is an input."""
 
     @property
     def name(self) -> str:
@@ -52,11 +59,21 @@ def field_of(column: Column, *, listed: bool, protected: tuple[str, ...] | None)
     few = len(column.counts) <= FEW_NUMBERS
     if why and kind.type == "number" and few and column.whole and not _names_age(column):
         kind = as_codes(column)
+    elif _is_years_of_people(column, kind):
+        kind = replace(kind, range=(0.0, _OLDEST))
     return Field(column, kind, why, personal or "", _useless(column, kind))
 
 
 def _names_age(column: Column) -> bool:
     return names.protected(column.name) == "age"
+
+
+def _is_years_of_people(column: Column, kind: Kind) -> bool:
+    if not _names_age(column) or kind.type != "number" or not column.whole:
+        return False
+    return 0 <= min(column.numbers or [0]) <= max(column.numbers or [0]) <= _ELDERLY and not (
+        _UNITS & set(names.words(column.name))
+    )
 
 
 def _useless(column: Column, kind: Kind) -> str:
@@ -66,13 +83,16 @@ def _useless(column: Column, kind: Kind) -> str:
         return "it has one value"
     if kind.type == "time":
         return "a time is no input; publish what it means, as days since"
-    named, many = names.names_a_row(column.name), len(column.values) > 20
-    if column.unique and many and (named or (kind.type == "text" and _is_token(column))):
+    many = len(column.values) > _MANY
+    if column.unique and many and (names.names_a_row(column.name) or is_of_ids(column)):
         return "it names a row: each has its own"
     if column.unique and many and column.counts_up:
         return "it counts the rows"
     return ""
 
 
-def _is_token(column: Column) -> bool:
-    return all(" " not in text for text in list(column.counts)[:200])
+def is_of_ids(column: Column) -> bool:
+    """Tells whether each of many rows has a text without a space of its own, which finds no person."""
+    if not column.unique or len(column.values) <= _MANY or names.personal(column.name, list(column.counts)):
+        return False
+    return kind_of(column, listed=True).type == "text" and all(" " not in text for text in column.counts)

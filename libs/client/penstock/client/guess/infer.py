@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.client.guess.decide import Answers, Baseline, Guess, decide, suspected
+from penstock.client.guess.decide import Answers, Baseline, Guess, decide, doubted, suspected
+from penstock.client.guess.doubts import doubts
 from penstock.client.guess.table import Table
 from penstock.client.guess.write import written
 
@@ -30,8 +31,12 @@ def first(table: Table, answers: Answers = GUESSES) -> First:
     guess = decide(table, answers)
     try:
         from penstock.client.guess import evidence
+        from penstock.client.guess.proxies import given_back
     except ImportError:
+        guess = doubted(guess, doubts(guess))
         return First(written(guess, None, _LACKING), guess, None)
     guess = suspected(guess, evidence.leaks(guess), answers.kept)
+    guess = suspected(guess, given_back(guess), answers.kept)
+    guess = doubted(guess, doubts(guess))
     found = evidence.baseline(guess)
     return First(written(guess, found), guess, found)

@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Iterable
 
 _NAMES_A_ROW = re.compile(
-    r"(?:^|[_.-])(?i:[cpu]?id|idcode|uuid|guid|key|nr|number|no|rownames|index)$|[a-z](?:Id|ID|Uuid|UUID|Key)$"
+    r"(?:^|[_.-])(?i:[cpu]?id|idcode|uuid|guid|key|nr|number|no|rownames|index)$"
+    r"|[a-z](?:Id|ID|Uuid|UUID|Key|Number|No|Nr)$"
 )
 
 
@@ -15,10 +16,17 @@ def listed(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
+_GROUPS = (
+    "white wht black asian oriental indigenous weiss schwarz asiatisch blanc blanche noir noire asiatique"
+    " blanco blanca negro negra bianco bianca nero nera asiatico asiatica branco branca preto preta pardo"
+    " parda"
+)
+"""Names of groups of people that are colours and adjectives, too."""
 _PROTECTED = {
     "sex": "sex gender geschlecht sexe sexo sesso kon genero genre male female",
     "race or ethnic origin": "race ethnic ethnicity rasse ethnie raza etnia herkunft hautfarbe razza"
-    " minority hispanic hisp nonwhite nwhite latino latina afam black caucasian",
+    " minority hispanic hispan hisp nonwhite nonblack nwhite latino latina afam africanamerican caucasian"
+    " aboriginal amerindian mestizo mestiza mulatto mulatta indigena caucasico " + _GROUPS,
     "age": "age senior agegroup alter edad eta idade leeftijd dob birth birthdate birthday birthyear yob"
     " geburt geburtsdatum geburtsjahr naissance nacimiento nascita",
     "religion or belief": "religion religious religiousness konfession glaube religione religiao faith"
@@ -43,7 +51,7 @@ _ONLY_WITH = {
     "birth": {"", "date", "day", "month", "year", "yr", "dt", "time"},
     "alter": {""},
     "male": {""},
-    "black": {""},
+    **{group: {"", "is"} for group in _GROUPS.split()},
     "single": {""},
     "female": {""},
 }  # words that mean it beside one of these alone; "" stands for nothing beside it
@@ -90,7 +98,9 @@ _VALUES = {
         " femenino uomo donna maschio femmina"
     ),
     "race or ethnic origin": listed(
-        "black white asian hispanic latino latina african caucasian indigenous afro mestizo native"
+        "black white asian hispanic latino latina african caucasian indigenous afro mestizo mestiza native"
+        " asiatisch afrikanisch africain africaine asiatique africano africana asiatico asiatica indigena"
+        " mulatto mulatta caucasico blanco blanca negro negra branco branca preto preta pardo parda"
     ),
     "marital status": listed(
         "single married divorced widowed separated unmarried ledig verheiratet geschieden"

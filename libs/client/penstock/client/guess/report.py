@@ -72,7 +72,7 @@ def _fields(heading: str, fields: list[Field]) -> Iterator[str]:
         marked = [f"protected ({one.protected})"] if one.protected else []
         marked += ["personal"] if one.personal else []
         said = [one.type, *marked, f"{len(column.counts):,} values", f"{column.missing:.1%} missing"]
-        why = f"<p>{escape(one.left_out)}</p>" if one.left_out else ""
+        why = f"<p>{escape(one.left_out or one.doubt)}</p>" if one.left_out or one.doubt else ""
         yield (
             f"<article><div><h3>{escape(one.name)}</h3><p>{escape(', '.join(said))}</p>{why}"
             f"<p>{escape(_summary(one))}</p></div>{_picture(one)}</article>"

@@ -75,6 +75,7 @@ def target_of(fields: list[Field], table: Table, *, chosen: str | None, positive
         return _typed(said[0], table, positive, AS_SAID)
     first, *others = _ranked(fields, able, table.path.stem)
     found = _typed(first.field, table, positive, first.why)
+    others = [one for one in others if not one.field.protected]
     close = [one.field.name for one in others[:2] if one.points > first.points - CLOSE]
     if found.mere and not close:
         close = [one.field.name for one in others[:1]]

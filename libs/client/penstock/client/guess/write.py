@@ -7,9 +7,10 @@ import math
 import re
 from collections.abc import Iterator
 
+from penstock.client.guess.codes import asked
 from penstock.client.guess.decide import Baseline, Guess
 from penstock.client.guess.fields import Field
-from penstock.client.guess.table import Column
+from penstock.client.guess.table import Column, Table
 from penstock.client.guess.targets import AS_SAID
 from penstock.contracts.pipeline.sources import PUBLISHING_TIME, ROW_NUMBER
 
@@ -20,6 +21,8 @@ _AGES = (25.0, 40.0, 60.0)
 _SMALLEST_BIN = 0.05
 # Bounds are judged: 1.96 from the estimate to its 95 % bound, 1.64 from it to its own 5 % quantile.
 _ERRORS = 3.6
+ENOUGH = 300
+"""Rows from which an audit may say something."""
 FAIR = 0.1
 """Default limit of a fairness gate."""
 
@@ -31,8 +34,7 @@ def written(guess: Guess, baseline: Baseline | None, lacking: str = "") -> str:
     lines = [
         f"# A first guess from {share} rows of {_line(table.path.name)}. Read it through: a comment says why."
     ]
-    if lacking:
-        lines.append(f"# {lacking}")
+    lines += [f"# {said}" for said in (lacking, few(table)) if said]
     name = re.sub(r"[^a-z0-9-]+", "-", table.path.stem.lower()).strip("-") or "pipeline"
     lines += ["version: 1", f"pipeline: {(name if name[0].isalpha() else 'p-' + name)[:63].rstrip('-')}"]
     lines += [
@@ -43,6 +45,12 @@ def written(guess: Guess, baseline: Baseline | None, lacking: str = "") -> str:
         *_audit(guess, baseline),
     ]
     return "\n".join(lines) + "\n"
+
+
+def few(table: Table) -> str:
+    """What so few rows are too few for; else empty."""
+    enough = table.rows >= ENOUGH
+    return "" if enough else f"{table.rows:,} rows: an audit of fewer than some {ENOUGH} says little."
 
 
 def _entities(guess: Guess) -> Iterator[str]:
@@ -98,12 +106,18 @@ def _declared(one: Field, guess: Guess) -> str:
         keys.append(f"range: [{one.kind.range[0]:g}, {one.kind.range[1]:g}]")
     if one.kind.values:
         keys.append(f"values: [{', '.join(map(_quoted, one.kind.values))}]")
-    if guess.table.whole and not one.column.missing and one.column.values:
+    complete = guess.table.whole and not one.column.missing and bool(one.column.values)
+    if complete and not is_target:
         keys.append("required: true")
     keys += [f"{key}: true" for key, why in (("personal", one.personal), ("protected", one.protected)) if why]
     why = [one.protected, one.personal]
     if one.type == "text" and one.input and not is_target:
         why.append("free text: `personal: true` where it may speak of a person")
+    if complete and is_target:
+        why.append("may be missing: a row without it can be asked for, and trains nothing")
+    if one.type == "number" and not is_target:
+        why.append(asked(one.column))
+    why.append(one.doubt)
     if one.column.missing:
         why.append(f"{one.column.missing:.1%} missing")
     said = _line("; ".join(filter(None, why)))

@@ -1,0 +1,65 @@
+"""Numbers that may be codes for a missing value: they repeat, far from all others. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from penstock.client.guess.table import Column
+
+_MOST = 3  # codes of one column
+_FEWEST = 20  # other values, with repeats
+_SCALE = 4  # other values, of which fewer are a scale around 0
+_FAR = 10
+"""Multiple of the others' own extent from which any number is far from them."""
+_LIKE_A_CODE = re.compile(r"(\d)\1+|10{3,}")
+
+
+@dataclass(frozen=True)
+class Code:
+    """A number that may stand for a missing value."""
+
+    value: float
+    count: int
+
+
+def codes_of(column: Column) -> tuple[list[Code], tuple[float, float]]:
+    """Likely codes of a column of numbers, the most distant first, and where its other values lie.
+
+    A code repeats, and is the only negative number, or as far from the others as these reach (999, 666),
+    or ten times as far whatever its digits.
+    """
+    counts = Counter(filter(math.isfinite, map(float, column.numbers or [])))
+    found: list[Code] = []
+    while len(found) < _MOST and len(counts) > 2 and counts.total() > _FEWEST:
+        value = next((value for value in (max(counts), min(counts)) if _is_code(value, counts)), None)
+        if value is None:
+            break
+        found.append(Code(value, counts.pop(value)))
+    return found, (min(counts, default=0.0), max(counts, default=0.0))
+
+
+def _is_code(value: float, counts: Counter[float]) -> bool:
+    others = [other for other in counts if other != value]
+    low, high = min(others), max(others)
+    if counts[value] < 2 or counts.total() - counts[value] < _FEWEST:
+        return False
+    if value < 0 <= low:
+        return value.is_integer() and len(others) >= _SCALE
+    distance = max(value - high, low - value)
+    like = _LIKE_A_CODE.fullmatch(str(int(abs(value))))
+    return distance >= (1 if like else _FAR) * (high - low)
+
+
+def asked(column: Column) -> str:
+    """Question of a person whether numbers of the column are codes, with what to write if so; else empty."""
+    found, (low, high) = codes_of(column)
+    if not found:
+        return ""
+    said = " and ".join(f"{code.value:.10g} ({code.count:,} times)" for code in found)
+    codes = "a code for missing" if len(found) == 1 else "codes for missing"
+    true = f"range: [{min(0, math.floor(low))}, {math.ceil(high)}], on_violation: set_missing"
+    where = f"apart from the rest, {low:.6g} to {high:.6g}"
+    return f"{said} {where}: {codes}? Then `{true}`, without `required`"
