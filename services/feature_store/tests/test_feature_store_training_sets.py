@@ -173,6 +173,17 @@ def test_labels_in_the_event_meet_their_own_event(tmp_path: Path) -> None:
     assert all(row["__group_sex"] == expected[row["__id"]]["sex"] for row in rows)
 
 
+def test_an_event_without_a_label_is_no_row(tmp_path: Path) -> None:
+    pipeline = credit_risk(
+        targets={"married": {"from": "applications.Married", "type": "binary"}}, features=INCOME
+    )
+    open_cases = [record(200 + n, f"b{n}", 200 + n, {"income": 5.0, "Married": None}) for n in range(40)]
+    records = [*population()["applications"], *open_cases]
+    rows = rows_of(make(pipeline, tmp_path, {"applications": records}))
+    assert {row["__entity"] for row in rows} == {f"a{n}" for n in range(200)}
+    assert {row["__label"] for row in rows} == {0, 1}
+
+
 def test_every_label_of_an_entity_is_a_row(tmp_path: Path) -> None:
     sources = population(60)
     sources["outcomes"] += [
