@@ -18,6 +18,12 @@ import pytest
 CHILD = Path(__file__).with_name("beyond_memory.py")
 FIELDS, COLUMNS = 20, 33  # float32 a field, each number and its pieces, when prepared
 LIMIT, TIMES = 64_000_000, 8
+# Large blocks are the system's again when they are freed: else it is chance what is left of the limit.
+ALLOCATORS = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1000000",
+}
 
 
 def write(path: Path, rows: int, seed: int) -> None:
@@ -32,7 +38,7 @@ def write(path: Path, rows: int, seed: int) -> None:
 def run(folder: Path, *limit: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, CHILD, folder, *map(str, limit)],
-        env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"},
+        env={**os.environ, **ALLOCATORS},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, 1 << 20)),  # a thread's
         capture_output=True,
         text=True,
