@@ -52,6 +52,25 @@ def test_a_value_that_training_never_saw_is_the_average_one() -> None:
     assert torch.allclose(table[4], torch.tensor([70.0, 10]) / 80 @ table[5:])
 
 
+def test_what_rows_say_of_a_value_is_added_up_alike_on_any_number_of_threads() -> None:
+    """A run on several threads goes on to the same bits after a kill."""
+    tokens = Tokens(Shape(STRINGS[:2], 5, 1), 64)
+    dense, buckets = torch.randn(4096, 5), torch.randint(0, 3, (4096, 2))
+    slopes = torch.randn(4096, tokens.count, 64)
+
+    def added(threads: int) -> torch.Tensor:
+        torch.set_num_threads(threads)
+        tokens.zero_grad()
+        tokens(dense, buckets).backward(slopes)
+        assert tokens.table.grad is not None
+        return tokens.table.grad
+
+    try:
+        assert all(torch.equal(added(1), added(4)) for _ in range(5))
+    finally:
+        torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("spec", [Adamw(weight_decay=0.5), Adam(type="adam", weight_decay=0.5)])
 def test_weight_decay_leaves_tokens_norms_and_biases_alone(spec: Adam | Adamw) -> None:
     network = transformer()

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import FtTransformer, Pipeline
@@ -79,7 +80,8 @@ class Tokens(nn.Module):
         parts = [
             self.answer.expand(len(dense), 1, -1),
             columns,
-            self.table[buckets + self._first],
+            # Not by an index, whose gradient several threads add up in no order.
+            functional.embedding(buckets + self._first, self.table),
             *(layer(text)[:, None] for layer, text in zip(self.texts, texts, strict=True)),
         ]
         return torch.cat(parts, dim=1)
