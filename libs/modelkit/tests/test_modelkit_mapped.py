@@ -12,8 +12,10 @@ import pytest
 
 from penstock.modelkit import features, mapped, stored
 from penstock.modelkit.build import build
+from penstock.modelkit.family import family_of
 from penstock.modelkit.features import WordNumbers, WordWeights
 from penstock.modelkit.network import Tensors
+from penstock.modelkit.preprocessing import fit
 from penstock.modelkit.rows import Rows, RowSource, signature
 from penstock.modelkit.stored import StoredRows
 
@@ -67,6 +69,28 @@ def test_from_files_the_same_model_follows(
     assert found.profile == expected.profile
     assert min(seen) > 0
     assert not scratch.exists()
+
+
+def test_texts_in_chunks_weigh_what_they_weigh_together(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, for any number of words."""
+    random = np.random.default_rng(3)
+    words = [f"w{number}" for number in range(37)]
+    texts = [" ".join(random.choice(words, random.integers(1, 60))) for _ in range(700)]
+    path = world.part("train", {"t": texts}, [0, 1] * 350)
+    pipeline = world.pipeline({"t": "text"}, {"t": {}}, model={"type": "mlp"})
+    rows = stored.opened(path, signature(pipeline, ("false", "true")), pipeline)
+    fitted = fit(pipeline, signature(pipeline, ("false", "true")), rows.sampled())
+    wanted = family_of(pipeline.model).inputs
+
+    def weights() -> Any:
+        return next(iter(features.transform(fitted, rows, wanted).values()))
+
+    monkeypatch.setattr(features, "CHUNK_CELLS", 10**9)
+    together = weights()
+    assert isinstance(together, WordWeights)
+    assert together.width % 4
+    monkeypatch.setattr(features, "CHUNK_CELLS", 101 * together.width)
+    np.testing.assert_array_equal(weights().weights, together.weights)
 
 
 @pytest.mark.parametrize("target", [{}, {"type": "regression"}])
@@ -132,15 +156,26 @@ from pathlib import Path
 import numpy as np
 from penstock.contracts.errors import Unavailable
 from penstock.modelkit import mapped
+from penstock.modelkit.family import write_whole
 
 folder = Path(sys.argv[1])
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+
+def mount(bound):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", bound, "tmpfs", folder], check=True)
+
+def refused(write, *given):
+    try:
+        write(*given)
+    except Unavailable as error:
+        print(error)
+
+mount("size=1m")
 mapped.write(folder / "small", [{"dense": np.zeros((1000, 10))}])
-try:
-    mapped.write(folder / "large", ({"dense": np.zeros((1000, 10))} for _ in range(100)))
-except Unavailable as error:
-    print(error)
+refused(mapped.write, folder / "large", ({"dense": np.zeros((1000, 10))} for _ in range(100)))
 print([path.name for path in folder.iterdir()])
+mount("nr_inodes=1")  # not even a folder
+refused(mapped.write, folder / "small", [{"dense": np.zeros((1, 1))}])
+refused(write_whole, folder / "run" / "checkpoint.pt", b"")
 """
 
 
@@ -150,6 +185,10 @@ def test_a_full_disk_is_a_sentence_and_leaves_no_part(tmp_path: Path) -> None:
         pytest.skip("this machine lets no test mount a file system")
     done = subprocess.run([*mounts, sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    sentence, left = done.stdout.splitlines()
-    assert sentence.startswith(f"{tmp_path}/large.new: the disk is full. Free some room")
+    large, left, *others = done.stdout.splitlines()
+    told = "new: the disk is full. Free some room"
+    assert large.startswith(f"{tmp_path}/large.{told}")
     assert left == "['small']"
+    assert len(others) == 2
+    for said, name in zip(others, ("small", "run/checkpoint"), strict=True):
+        assert said.startswith(f"{tmp_path}/{name}.{told}")

@@ -181,12 +181,13 @@ def write_whole(path: Path, content: bytes) -> None:
     """Replaces the file by the new content, or not at all; on disk before it returns. Raises Unavailable
     on a full disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".new")
-    with room_for(beside), beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with room_for(beside):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
     beside.replace(path)
 
 
@@ -202,5 +203,5 @@ def room_for(path: Path) -> Iterator[None]:
         raise Unavailable(
             "the disk is full",
             where=str(path),
-            remedy="Free some room: the run goes on from its last epoch by itself",
+            remedy="Free some room: for some ten minutes the run is tried again, from its last epoch",
         ) from error

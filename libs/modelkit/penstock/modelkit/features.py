@@ -22,6 +22,9 @@ from penstock.modelkit.words import count_words
 SCALED_LIMIT = 1e6
 PIECE = 1 << 18  # rows that a model is asked of at once
 CHUNK_CELLS = 500_000  # of the widest matrix, while rows are transformed
+# Rows of a chunk are a multiple: ONNX Runtime adds up a row's numbers in an order that depends on where in
+# a vector register the row begins. So they give the bits that all rows at once give.
+ALIGNED = 16
 
 
 class Value(NamedTuple):
@@ -246,7 +249,8 @@ def _chunk(fitted: Preprocessing) -> int:
     """Rows of a chunk, by the widest matrix."""
     pieces = sum(part.pieces + 2 for part in fitted.numbers)
     words = [len(part.words) for part in fitted.strings if isinstance(part, Text)]
-    size = max(64, CHUNK_CELLS // max(pieces, len(fitted.strings), *words, 1))
+    most = CHUNK_CELLS // max(pieces, len(fitted.strings), *words, 1)
+    size = max(64, most // ALIGNED * ALIGNED)
     if any(isinstance(part, TextSequence) for part in fitted.strings):
         return min(size, sequences.CHUNK)
     return size

@@ -60,8 +60,8 @@ def write(folder: Path, made: Iterable[Inputs]) -> None:
     """Writes the whole folder or none, chunk by chunk. Raises Unavailable on a full disk."""
     beside = folder.with_suffix(".new")
     shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed here
-    beside.mkdir(parents=True, mode=0o700)
     with room_for(beside), ExitStack() as opened:
+        beside.mkdir(parents=True, mode=0o700)
         files: dict[tuple[str, str], _File] = {}
         kinds: dict[str, Any] = {}
         for chunk in made:

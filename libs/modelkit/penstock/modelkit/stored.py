@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock.contracts.pipeline import Pipeline
+from penstock.modelkit.features import ALIGNED
 from penstock.modelkit.rows import (
     GROUP,
     LABEL,
@@ -122,7 +123,7 @@ class StoredRows:
 
     def _batches(self) -> Iterator[pa.Table]:
         inputs = self._signature.inputs
-        size = max(64, READ // row_bytes(self._signature))
+        size = max(64, READ // row_bytes(self._signature) // ALIGNED * ALIGNED)
         with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=1 << 20) as file:
             for batch in file.iter_batches(
                 size, columns=[*inputs.numbers, *inputs.strings], use_threads=False
