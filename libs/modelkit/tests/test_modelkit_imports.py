@@ -14,7 +14,9 @@ from onnx import TensorProto, helper
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Decision
+from penstock.modelkit import stored
 from penstock.modelkit.graph import Runner
+from penstock.modelkit.imports import build as imports
 from penstock.modelkit.imports import checks, confined
 from penstock.modelkit.imports.confined import adopt, order_of
 from penstock.modelkit.rows import Rows
@@ -140,6 +142,31 @@ def test_each_defect_is_a_sentence_with_what_to_do(defect: str) -> None:
     with pytest.raises(Invalid, match=sentence) as refused:
         examined(content)
     assert refused.value.remedy
+
+
+def test_measures_of_some_rows_are_said_to_be(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a part that is too large to hold."""
+
+    def adopted(_: bytes, __: ModelSignature, *asked: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {"model": np.zeros(3, np.uint8), "threshold": np.array([0.5])}
+        for part, given in zip(("rows", "probes"), asked, strict=False):
+            found[f"{part}.probabilities"] = np.full((len(given), 2), 0.5, np.float32)
+            found[f"{part}.decision"] = np.full((len(given), 1), "true", object)
+        return found
+
+    random = np.random.default_rng(2)
+    files = [
+        world.part(name, dict(zip("ab", random.normal(size=(2, count)), strict=True)), [0, 1] * (count // 2))
+        for name, count in (("train", 60), ("validation", 40))
+    ]
+    pipeline = world.pipeline(dict.fromkeys("ab", "number"), {"a": {}, "b": {}})
+    monkeypatch.setattr(imports, "adopt", adopted)
+    built = imports.build_imported(pipeline, graph(GOOD), *files, name="a.onnx")
+    assert (built.sampled, built.judged) == (None, None)
+    monkeypatch.setattr(stored, "HELD", 0)
+    monkeypatch.setattr(stored, "SAMPLE", 30 * 2 * stored.NUMBER)
+    built = imports.build_imported(pipeline, graph(GOOD), *files, name="a.onnx")
+    assert (built.sampled, built.judged) == (30, 30)
 
 
 def test_branches_are_taken() -> None:

@@ -22,7 +22,7 @@ def imported_card(
         head(pipeline, training_set, run_id, pipeline_number),
         _model(pipeline, built, origin),
         ["## Intended use", "", NOT_STATED, "", "Uses that must not be made of it:", "", NOT_STATED],
-        _data(pipeline, training_set),
+        _data(pipeline, training_set, built),
         _performance(built),
         _limits(built),
     ]
@@ -43,7 +43,7 @@ def _model(pipeline: Pipeline, built: Built, origin: Origin) -> list[str]:
     ]
 
 
-def _data(pipeline: Pipeline, training_set: TrainingSet) -> list[str]:
+def _data(pipeline: Pipeline, training_set: TrainingSet, built: Built) -> list[str]:
     rows = training_set.rows
     return [
         "## Data",
@@ -53,6 +53,7 @@ def _data(pipeline: Pipeline, training_set: TrainingSet) -> list[str]:
             f"- {rows.get('validation', 0):,} rows validated it and {rows.get('audit', 0):,} are for the"
             f" audit alone; {rows.get('train', 0):,} more gave the reference profile."
         ),
+        *_samples(built),
         "",
         "## What it looks at",
         "",
@@ -61,6 +62,16 @@ def _data(pipeline: Pipeline, training_set: TrainingSet) -> list[str]:
             for name, feature in pipeline.resolved_features().items()
         ),
     ]
+
+
+def _samples(built: Built) -> list[str]:
+    """Says what describes and measures only some of the rows, where there were too many to hold."""
+    told = []
+    if built.sampled is not None:
+        told.append(f"- The reference profile describes a seeded sample of {built.sampled:,} of its rows.")
+    if built.judged is not None:
+        told.append(f"- Figures and threshold are of a seeded sample of {built.judged:,} validation rows.")
+    return told
 
 
 def _performance(built: Built) -> list[str]:

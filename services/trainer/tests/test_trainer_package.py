@@ -206,6 +206,23 @@ def test_a_password_in_the_stores_url_is_refused() -> None:
         Settings(tracking="postgresql+psycopg://penstock:tell-nobody@postgres/mlflow")
 
 
+def test_an_imports_card_says_of_which_rows_its_figures_are_where_they_are_not_all(loans: Any) -> None:
+    from penstock.modelkit.build import build
+    from penstock.packages.parts import Origin
+    from penstock_trainer.imported_card import imported_card
+
+    training_set = loans.training_set()
+    built = build(loans.pipeline, loans.folder / "train.parquet", loans.folder / "validation.parquet")
+    origin = Origin(imported_by="ada", imported_from="a.onnx", original_digest="sha256:" + "a" * 64)
+    whole, some = (
+        imported_card(loans.pipeline, training_set, one, origin, run_id="01A", pipeline_number=3)
+        for one in (built, replace(built, sampled=400_000, judged=300_000))
+    )
+    assert "seeded sample" not in whole
+    assert "- The reference profile describes a seeded sample of 400,000 of its rows." in some
+    assert "- Figures and threshold are of a seeded sample of 300,000 validation rows." in some
+
+
 def test_the_card_says_of_which_rows_features_were_learned_where_they_are_not_all(loans: Any) -> None:
     from penstock.modelkit.build import build
     from penstock_trainer.card import model_card

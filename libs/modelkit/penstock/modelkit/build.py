@@ -44,7 +44,8 @@ class Built:
 
     `parity` is the largest difference between the family's library and ONNX Runtime over all rows,
     `weights` the digest of all that was learned; `sampled` the training rows that features were fitted
-    to and the profile describes, where they are not all.
+    to and the profile describes, `judged` the validation rows that measures are of, where they are not
+    all.
     """
 
     model: bytes
@@ -57,6 +58,7 @@ class Built:
     weights: str
     description: Description
     sampled: int | None = None
+    judged: int | None = None
 
 
 def build(

@@ -41,19 +41,18 @@ def build_imported(
             where=f"targets.{named.target.name}.quantiles",
             remedy="Leave `quantiles` out and apply again",
         )
-    training = opened(train_part, named, pipeline)
-    validation = opened(validation_part, named, pipeline).sampled()
+    training, validation = (opened(part, named, pipeline) for part in (train_part, validation_part))
     check(pipeline, named, training, validation)
-    sample = training.sampled()
+    sample, judged = training.sampled(), validation.sampled()
     fitted = fit(pipeline, named, sample)
     numbers, strings = describe(pipeline, fitted, sample)
     drawn = draw_probes(numbers, strings, fitted, pipeline.training.seed)
-    found = adopt(content, named, validation, drawn, pipeline.decision)
+    found = adopt(content, named, judged, drawn, pipeline.decision)
     threshold = float(found["threshold"][0]) if len(found["threshold"]) else None
     answers, expected = (
         {output: found[f"{part}.{output}"] for output in named.outputs} for part in ("rows", "probes")
     )
-    measured = metrics.of_split(pipeline.target.type, validation.labels, answers, threshold)
+    measured = metrics.of_split(pipeline.target.type, judged.labels, answers, threshold)
     spread = float(np.std(training.labels)) if pipeline.target.type == "regression" else 1.0
     return Built(
         model=found["model"].tobytes(),
@@ -73,4 +72,6 @@ def build_imported(
             library="the file",
             limits=LIMITS,
         ),
+        sampled=len(sample) if len(sample) < len(training) else None,
+        judged=len(judged) if len(judged) < len(validation) else None,
     )
