@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from penstock.modelkit.family import Epoch
 from penstock.packages.parts import TrainingPace
+
+if TYPE_CHECKING:  # the service needs no more than its name, and it brings ONNX Runtime
+    from penstock.modelkit.family import Epoch
 
 NOTABLE = 0.2  # share of the time from which a wait is worth a word
 

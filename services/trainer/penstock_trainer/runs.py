@@ -133,7 +133,8 @@ class Runs:
                 run.epochs_planned = epochs
                 self._started(run, TrainingSet.model_validate(training_set), choices, effect)
             case {"workers": workers, "because": because}:
-                run.pace = Pace(workers=workers, because=because)
+                before = run.pace or Pace()  # its epochs are told again, and not counted again
+                run.pace = before.model_copy(update={"workers": workers, "because": because})
             case {"epoch": epoch}:
                 self._epoch(run, epoch, effect)
         effect.after_commit(lambda: self.changes.tell(run_id))

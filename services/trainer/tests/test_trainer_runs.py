@@ -152,6 +152,16 @@ def test_migrations_make_the_tables(desk: Desk) -> None:
     assert_migrations_match(desk.store, Tables.metadata)
 
 
+def test_a_further_attempt_keeps_the_pace_of_the_epochs_that_are_known(desk: Desk, loans: Any) -> None:
+    desk.request(desk.wish())
+    begins = {"training_set": loans.training_set().model_dump(mode="json"), "epochs": 3}
+    for attempt in (1, 2):
+        for message in ({"attempt": attempt}, begins, {"workers": 2, "because": "as measured"}, epoch(1)):
+            desk.says(message)
+        assert desk.run.pace is not None
+        assert (desk.run.pace.because, desk.run.pace.rows_per_s) == ("as measured", 200.0)
+
+
 def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
     training_set = loans.training_set().model_dump(mode="json")
     wish = desk.wish().model_copy(update={"study": STUDY})
