@@ -16,12 +16,13 @@ import pytest
 import torch
 from workers_suite import EPOCHS, HANGS, WorkersSuite, ended, fitting_of, gone, lend, parts, pid_of
 
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Invalid, Kind
 from penstock.contracts.events import TrainingRunRequested
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import build
 from penstock.modelkit.fitting import Fitting
 from penstock.runtime.child import JobContext
+from penstock.runtime.jobs import Failure
 from penstock.testing import lending
 from penstock.testing.wait import until
 from penstock_trainer.job import run
@@ -225,6 +226,31 @@ def test_a_training_on_all_threads_is_the_same_each_time(tmp_path: Path) -> None
     assert trained() == trained()
     assert set(seen) == {2}
     assert torch.get_num_threads() == 1
+
+
+class Reader:
+    """Workers that look at what they are given, and fail."""
+
+    most, most_gpus, seed = 2, 0, 0
+
+    def start(self, order: Order) -> int:
+        self.seed = Fitting.read(order.fitting).seed
+        return order.size
+
+    def wait(self, timeout_s: float) -> list[Any]:
+        return [Ended(failure=Failure(Kind.INVALID, "seen", ""))]
+
+    def close(self) -> None:
+        pass
+
+
+def test_rows_that_an_attempt_before_left_are_written_anew(tmp_path: Path) -> None:
+    """Another release may have written them."""
+    files, workers = parts(tmp_path), Reader()
+    (tmp_path / "fitting.pt").write_bytes(b"of another release")
+    with pytest.raises(Invalid, match="seen"):
+        build(lend(seed=3), *files, loop=Spread(workers, 2, tmp_path, lambda _: None))
+    assert workers.seed == 3
 
 
 def test_what_was_chosen_before_a_crash_stays(tmp_path: Path) -> None:

@@ -77,9 +77,11 @@ class Spread:
         fitting = Fitting(network, objective, training, validation, plan, seed, random, self._device)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         file, kept = self._folder / "fitting.pt", checkpoint or self._folder / "checkpoint.pt"
+        file.unlink(missing_ok=True)  # of an attempt before, perhaps by another release
         choice = self._choice(fitting, file)
         self._tell({"workers": choice.workers, "because": choice.because})
         if choice.workers == 1:
+            file.unlink(missing_ok=True)  # of the measurement
             return fitting.train(checkpoint=checkpoint, on_epoch=on_epoch, threads=choice.threads)
         if not file.exists():
             fitting.write(file)
