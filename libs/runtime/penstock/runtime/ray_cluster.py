@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import grpc
 import ray
 from ray.exceptions import RayError
 
@@ -32,7 +33,7 @@ class RayCluster:
         """
         self._home, self._address, self._processors = home, address, processors
         self._raylet: int | None = None
-        self._joined = False
+        self._joined = self._gone = False
 
     @property
     def connected(self) -> bool:
@@ -41,11 +42,24 @@ class RayCluster:
     @property
     def lost(self) -> bool:
         """True when the raylet that was started here has died, for which Ray would wait for ever, or the
-        head of a cluster elsewhere, for which it has looked in vain.
+        head of a cluster elsewhere, for which it has looked in vain, or which began anew and knows nothing
+        of this process.
         """
+        if self._gone:
+            return True
         if self._raylet is not None:
             return not lives(self._raylet)
         return self._joined and not self.connected
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Calls of Ray, by which the cluster may turn out to be `lost`: then raises ConnectionError."""
+        try:
+            yield
+        except (ConnectionError, grpc.RpcError) as error:
+            self._gone = True
+            told = error.details() if isinstance(error, grpc.Call) else error
+            raise ConnectionError(str(told)) from error
 
     def connect(self) -> None:
         """Blocks for some seconds. Raises Unavailable."""
@@ -61,7 +75,7 @@ class RayCluster:
 
     def end(self) -> None:
         """Ends Ray where it was started here, else this process's part in it."""
-        self._raylet, self._joined = None, False
+        self._raylet, self._joined, self._gone = None, False, False
         ray.shutdown()
         if self._address is None:
             _clear(folder_of(self._home))

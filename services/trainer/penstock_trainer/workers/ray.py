@@ -11,8 +11,8 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -129,19 +129,19 @@ class RayWorkers:
 
     @property
     def most(self) -> int:
-        self._connect()
-        return _free("CPU")[0] + len(self._machines)
+        with self._reached():
+            self._connect()
+            return _free("CPU")[0] + len(self._machines)
 
     @property
     def most_gpus(self) -> int:
-        self._connect()
-        return min(self.most, _free("GPU")[0] + len(self._machines))
+        with self._reached():
+            self._connect()
+            return min(self.most, _free("GPU")[0] + len(self._machines))
 
     def start(self, order: Order) -> int:
-        try:
+        with self._reached():
             return self._started(order)
-        except ConnectionError as error:
-            raise Unavailable(f"Ray is not there any more: {error}", where="RAY_ADDRESS") from error
 
     def _started(self, order: Order) -> int:
         if self._cluster.lost:
@@ -179,11 +179,21 @@ class RayWorkers:
 
     def close(self) -> None:
         if self._cluster.connected:
-            self._release()
+            with suppress(ConnectionError), self._cluster.watched():  # a training that is done stays so
+                self._release()
             self._cluster.end()
         self._died = False
 
     # -- room --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Raises Unavailable where the cluster is lost meanwhile."""
+        try:
+            with self._cluster.watched():
+                yield
+        except ConnectionError as error:
+            raise Unavailable(f"Ray is not there any more: {error}", where="RAY_ADDRESS") from error
 
     def _connect(self) -> None:
         if not self._cluster.connected:
@@ -224,14 +234,17 @@ class RayWorkers:
         return False
 
     def _release(self) -> None:
-        """Ends the actors with all that they started, and gives their room back."""
-        if self._machines:
-            with suppress(RayError, ConnectionError):
-                ray.get([machine.close.remote() for machine in self._machines], timeout=CLOSE_S)
-            for machine in self._machines:
-                ray.kill(machine)
-            remove_placement_group(self._room)
+        """Ends the actors with all that they started, and gives their room back. Raises ConnectionError
+        where the cluster is lost, and they with it: what is asked of Ray then starts another.
+        """
+        machines, room = self._machines, self._room
         self._machines, self._room = [], None
+        if machines:
+            with suppress(RayError):
+                ray.get([machine.close.remote() for machine in machines], timeout=CLOSE_S)
+            for machine in machines:
+                ray.kill(machine)
+            remove_placement_group(room)
 
     # -- workers -----------------------------------------------------------------------------------
 
@@ -273,7 +286,7 @@ class RayWorkers:
         self._answers.clear()
         self._heard_at.clear()
         if self._machines:
-            with suppress(RayError, ConnectionError):
+            with suppress(RayError, ConnectionError), self._cluster.watched():
                 ray.get([machine.stop.remote() for machine in self._machines], timeout=CLOSE_S)
 
     # -- words -------------------------------------------------------------------------------------
@@ -285,7 +298,7 @@ class RayWorkers:
     def _hear(self) -> list[Told]:
         """Reads what actors have answered, and asks them on; ends are kept."""
         found: list[Told] = []
-        with suppress(ConnectionError):  # the cluster's: it is lost
+        with suppress(ConnectionError), self._cluster.watched():
             self._hear_into(found)
         return found
 

@@ -89,33 +89,41 @@ class RayPool:
         self._cluster = RayCluster(home, address, processors=at_once)
         self._running: dict[int, _Running] = {}
         self._idle: list[Any] = []
+        self._dead: list[Reported | Ended] = []  # ends that are not told yet
         self._files: Any = None  # the workbench's, in Ray's object store
         self._connect()
 
     @property
     def free(self) -> int:
-        return self._at_once - len(self._running)
+        return self._at_once - len(self._running) - len(self._dead)
 
     def start(self, number: int, pipeline: Pipeline) -> None:
         if number in self._running or self.free < 1:
             raise Conflict(f"trial {number} cannot start: {sorted(self._running)} run, {self._at_once} may")
         if self._cluster.lost:
-            self._end_ray()
+            self._dead += self._lost()
         if not self._cluster.connected:
             self._connect()
-        machine = self._idle.pop() if self._idle else self._placed()
         text = pipeline.model_dump_json(by_alias=True, exclude_unset=True)
-        self._running[number] = _Running(machine, machine.start.remote(number, text))
+        try:
+            with self._cluster.watched():
+                machine = self._idle.pop() if self._idle else self._placed()
+                self._running[number] = _Running(machine, machine.start.remote(number, text))
+        except ConnectionError:
+            self._dead.append(Ended(number, failure=DIED))
 
     def wait(self, timeout_s: float) -> list[Reported | Ended]:
         until = time.monotonic() + timeout_s
+        if self._dead:
+            dead, self._dead = self._dead, []
+            return dead
         while self._running:
             if self._cluster.lost:
                 return self._lost()
             answers = [trial.answer for trial in self._running.values()]
             left = max(0.0, until - time.monotonic())
             found: list[Reported | Ended] = []
-            with suppress(ConnectionError):  # the cluster's: it is lost
+            with suppress(ConnectionError), self._cluster.watched():
                 ray.wait(answers, timeout=min(left, LOOK_S))
                 for number in list(self._running):
                     found += self._heard(number)
@@ -125,15 +133,17 @@ class RayPool:
 
     def stop(self, number: int) -> None:
         if trial := self._running.get(number):
-            trial.machine.stop.remote(number)
+            with suppress(ConnectionError), self._cluster.watched():
+                trial.machine.stop.remote(number)
 
     def close(self) -> None:
         if self._cluster.connected:
             machines = [*self._idle, *(trial.machine for trial in self._running.values())]
-            with suppress(RayError, GetTimeoutError, ConnectionError):
+            with suppress(RayError, GetTimeoutError, ConnectionError), self._cluster.watched():
                 ray.get([machine.close.remote() for machine in machines], timeout=CLOSE_S)
             self._end_ray()
         self._running.clear()
+        self._dead.clear()
 
     def _connect(self) -> None:
         self._cluster.connect()
@@ -181,7 +191,8 @@ class RayPool:
             trial.answer, trial.heard_at = trial.machine.wait.remote(), time.monotonic()
 
     def _given_up(self, number: int, failure: Failure) -> Ended:
-        ray.kill(self._running.pop(number).machine)
+        with suppress(ConnectionError), self._cluster.watched():
+            ray.kill(self._running.pop(number).machine)
         return Ended(number, failure=failure)
 
     def _lost(self) -> list[Reported | Ended]:
