@@ -80,7 +80,7 @@ def test_odd_columns_are_fields_that_say_where_they_come_from(found: First, pipe
     fields = pipeline.sources["events"].fields
     assert (fields["education_num"].column, fields["age"].column) == ("education-num", "âge")
     assert fields["Defaulted"].column == "Defaulted?"
-    assert pipeline.sources["events"].columns == {"row": "$row_number", "published_at": "$publishing_time"}
+    assert pipeline.sources["events"].columns == {"row": "$row_content", "published_at": "$publishing_time"}
     assert "no column says when" in found.text
     assert pipeline.sources["events"].missing == ("?", "-")
     assert {name: fields[name].type for name in ("debts", "postcode", "note", "Geschlecht")} == {

@@ -42,6 +42,16 @@ def test_a_protected_field_as_an_input() -> None:
     assert (path, "`sex` is protected and an input" in said) == ("features.sex", True)
 
 
+@pytest.mark.parametrize("made", ["$row_content", "$row_number"])
+def test_an_id_that_tells_what_may_not_leave_a_site(made: str) -> None:
+    columns = f"timestamp: at\n    columns: {{event_id: {made}}}"
+    file = FILE.replace("COPY", "debts").replace("timestamp: at", columns)
+    assert told(file) == []
+    assert told(file + "edge: {}\n") == []
+    ((path, said),) = told(file + "edge: {may_leave: [income, defaulted]}\n")
+    assert (path, "find out `debts` by trying" in said) == ("sources.events.columns.event_id", True)
+
+
 @pytest.mark.parametrize("name", ["is_default", "default_flag", "defaulted_at", "label", "wasDefaulted"])
 def test_a_target_by_another_name(name: str) -> None:
     ((path, said),) = told(

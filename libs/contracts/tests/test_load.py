@@ -85,7 +85,7 @@ def problems(text: str) -> list[tuple[int, str, str]]:
         ),
         (
             "deduplicate: 7d",
-            "columns: {submitted_at: $row_number}",
+            "columns: {submitted_at: $row_content}",
             10,
             "sources.applications.columns.submitted_at",
             "is no time",

@@ -133,7 +133,7 @@ def _asked(found: First) -> Answers:
         told = _ask(f"Value that counts as yes? ({values})", guess.target.positive, of_target)
         answers = replace(answers, positive=told)
     for key, question, column, otherwise in (
-        ("id", "Column that names a row?", guess.id, "row number"),
+        ("id", "Column that names a row?", guess.id, "row content"),
         ("timestamp", "Column that says when?", guess.timestamp, "time of publishing"),
     ):
         told = _ask(question, column.field if column else otherwise, [otherwise, *names])

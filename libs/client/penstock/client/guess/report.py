@@ -34,7 +34,7 @@ def report(found: First) -> str:
     name, target = escape(table.path.name), guess.target
     decided = [
         f"Target: <strong>{escape(target.field.name)}</strong>, {target.task}, {escape(target.because)}.",
-        f"A row is named by {_named(guess.id, 'its number and a digest of it')}, is about"
+        f"A row is named by {_named(guess.id, 'a digest of its values')}, is about"
         f" {_named(guess.entity or guess.id, 'itself')}, and happened at"
         f" {_named(guess.timestamp, 'its publishing')}.",
         f"Read as missing: {escape(', '.join(table.marks)) or 'empty cells alone'}.",

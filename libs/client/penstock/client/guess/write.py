@@ -12,7 +12,7 @@ from penstock.client.guess.decide import Baseline, Guess
 from penstock.client.guess.fields import Field
 from penstock.client.guess.table import Column, Table
 from penstock.client.guess.targets import AS_SAID
-from penstock.contracts.pipeline.sources import PUBLISHING_TIME, ROW_NUMBER
+from penstock.contracts.pipeline.sources import PUBLISHING_TIME, ROW_CONTENT
 
 _ROW, _PUBLISHED = "row", "published_at"
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_ ]*")
@@ -91,7 +91,7 @@ def _columns(guess: Guess) -> Iterator[tuple[str, tuple[str, str]]]:
         if column and column.name != column.field:
             yield column.field, (_in_quotes(column.name), "")
     if not guess.id:
-        yield _ROW, (f'"{ROW_NUMBER}"', "no column names a row: its number and a digest of it do")
+        yield _ROW, (f'"{ROW_CONTENT}"', "no column names a row: a digest of its values does")
     if not guess.timestamp:
         why = "no column says when: all rows of a file get the time of its publishing"
         yield _PUBLISHED, (f'"{PUBLISHING_TIME}"', why)

@@ -13,8 +13,9 @@ from penstock.contracts.pipeline.variants import OneOf
 
 _AHEAD = timedelta(days=1)
 
-
-ROW_NUMBER, PUBLISHING_TIME = "$row_number", "$publishing_time"
+ROW_NUMBER, ROW_CONTENT, PUBLISHING_TIME = "$row_number", "$row_content", "$publishing_time"
+ROW_IDS = {ROW_NUMBER: "17-3f9c2a1b", ROW_CONTENT: "2142be18e5286c7b5902-1"}
+"""An id of each kind that publishing makes."""
 
 
 def _known_zone(name: str) -> str:
@@ -88,9 +89,11 @@ class Source(Model):
     """
     columns: dict[FieldName, str] = Field(default_factory=dict, exclude_if=lambda said: not said)
     """Columns of a published file for the id, the entity's key and the timestamp, where those have
-    other names there. `publish` writes what the file lacks: `$row_number` is the row's number and a
-    digest of it (`17-3f9c2a1b`), so that the same row of the same file is a repeat, and
-    `$publishing_time`.
+    other names there. `publish` writes what the file lacks. `$row_content` is a digest of the row's
+    values and a count of equal rows in a file (`2142be18e5286c7b5902-1`, the second one `-2`): an equal
+    row is a repeat in whatever order and file it comes, a corrected one is a new row beside the old.
+    `$row_number` is the row's number and a digest (`17-3f9c2a1b`): a repeat only at the same place, so
+    a file that is sorted anew is all new rows. `$publishing_time` is the time.
     """
     at_most_ahead: Duration = Field(default=_AHEAD, exclude_if=lambda said: said == _AHEAD)
     """An event further ahead of the clock is rejected: as its entity's newest it would hide all

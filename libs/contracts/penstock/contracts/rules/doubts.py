@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline.sources import ROW_IDS
 from penstock.contracts.rules.problem import Problem, failing
 
 _ANSWERS = frozenset({"target", "label", "outcome", "answer", "y"})
@@ -14,7 +15,21 @@ _SHORTEST = 3  # letters of a target's name that another name may hold by chance
 
 def doubts(pipeline: Pipeline) -> list[Problem]:
     """Finds what to warn of, each at the path of its key, in the file's order."""
-    return [*_inputs(pipeline), *_gates(pipeline)]
+    return [*_ids(pipeline), *_inputs(pipeline), *_gates(pipeline)]
+
+
+def _ids(pipeline: Pipeline) -> Iterator[Problem]:
+    """An id that is made of a row tells a value that stays at a site to who knows the rest and tries."""
+    for name, source in pipeline.sources.items():
+        if "edge" not in pipeline.model_fields_set or not (withheld := sorted(pipeline.withheld(name))):
+            continue
+        for field, column in source.columns.items():
+            if column in ROW_IDS:
+                yield Problem(
+                    ("sources", name, "columns", field),
+                    f"it is a digest of the whole row and leaves a site: who knows the rest can find out"
+                    f" `{withheld[0]}` by trying; name rows by a column, or publish to no site",
+                )
 
 
 def _inputs(pipeline: Pipeline) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from penstock.contracts.pipeline import Pipeline, Source, SourceField
-from penstock.contracts.pipeline.sources import PUBLISHING_TIME, ROW_NUMBER
+from penstock.contracts.pipeline.sources import PUBLISHING_TIME, ROW_IDS
 from penstock.contracts.pipeline.variants import Path
 from penstock.contracts.rules.problem import Problem, failing, nearest
 
@@ -79,9 +79,9 @@ def _columns(pipeline: Pipeline, at: Path, source: Source) -> Iterator[Problem]:
                 f"`{PUBLISHING_TIME}` is for the timestamp, `{source.timestamp}`",
             ),
             (
-                column == ROW_NUMBER and name == source.timestamp,
+                column in ROW_IDS and name == source.timestamp,
                 said,
-                f"`{ROW_NUMBER}` is no time; write `{PUBLISHING_TIME}`",
+                f"`{column}` is no time; write `{PUBLISHING_TIME}`",
             ),
         )
     first: dict[str, str] = {}
