@@ -192,6 +192,7 @@ def test_each_broken_rule_has_its_reason_and_field(
         ({"submitted_at": "1699-12-31T23:59:59Z"}, "lies before 1700 or after 2200"),
         ({"balance": 2**53 + 1}, "has more digits than a 64-bit float holds; publish it as a text"),
         ({"balance": 1e31}, "is outside its range [-1e+30, 1e+30]"),
+        ({"purpose": "boat"}, "`purpose` is none of its declared values: home, car"),
     ],
 )
 def test_a_reject_says_what_would_be_right(change: dict[str, Any], said: str) -> None:

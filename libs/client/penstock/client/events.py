@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from penstock.client.connection import Connection
 from penstock.client.declared import Row
 from penstock.client.pipelines import Pipelines
+from penstock.client.places import Places
 from penstock.client.settings import ClientSettings
 from penstock.contracts.dataplane import Reject, entity_key
 from penstock.contracts.errors import Invalid, NotFound, Refused, Unavailable
@@ -53,23 +55,21 @@ class Published:
     bytes: int
     seconds: float
     offsets: tuple[Offset, ...]
-    first: Mapping[int, int] = field(default_factory=dict)
-    """Offset of the first, by partition."""
+    places: Places = field(default_factory=Places)
+    """Rows by their events' places, counted from 1."""
 
 
 @dataclass
 class _Tally:
     acknowledged: int = 0
-    first_offsets: dict[int, int] = field(default_factory=dict)
-    next_offsets: dict[int, int] = field(default_factory=dict)
+    places: Places = field(default_factory=Places)
     error: KafkaError | None = None
 
-    def __call__(self, error: KafkaError | None, message: Message) -> None:
+    def __call__(self, row: int, error: KafkaError | None, message: Message) -> None:
         partition, offset = message.partition(), message.offset()
         if error is None and partition is not None and offset is not None:
             self.acknowledged += 1
-            self.first_offsets[partition] = min(self.first_offsets.get(partition, offset), offset)
-            self.next_offsets[partition] = max(self.next_offsets.get(partition, 0), offset + 1)
+            self.places.add(partition, offset, row)
         self.error = self.error or error
 
 
@@ -110,7 +110,7 @@ class Events:
         count = size = 0
         for count, row in enumerate(rows, 1):
             value, key = _message(row, spec.key)
-            self._produce(producer, topic, value, key, tally)
+            self._produce(producer, topic, value, key, tally, count)
             size += len(value)
             if progress and count % 500 == 0:
                 progress(count)
@@ -119,8 +119,8 @@ class Events:
         self._check(tally, count)
         if progress:
             progress(count)
-        offsets = tuple(Offset(topic, *end) for end in sorted(tally.next_offsets.items()))
-        return Published(count, size, time.monotonic() - started, offsets, tally.first_offsets)
+        offsets = tuple(Offset(topic, *end) for end in tally.places.ends())
+        return Published(count, size, time.monotonic() - started, offsets, tally.places)
 
     def _producer(self) -> Producer:
         return Producer(
@@ -136,12 +136,12 @@ class Events:
         )
 
     def _produce(
-        self, producer: Producer, topic: str, value: bytes, key: bytes | None, tally: _Tally
+        self, producer: Producer, topic: str, value: bytes, key: bytes | None, tally: _Tally, row: int
     ) -> None:
         producer.poll(0)
         while True:
             try:
-                producer.produce(topic, value, key, on_delivery=tally)
+                producer.produce(topic, value, key, on_delivery=partial(tally, row))
                 return
             except BufferError:
                 producer.poll(0.1)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.client.events import Events, Published
 from penstock.contracts.dataplane import Reject
@@ -17,6 +18,11 @@ WITHIN_S = 60.0
 _LOOK_S = 0.1
 
 
+class Example(NamedTuple):
+    row: int  # of the file, from 1
+    reject: Reject
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Outcome of the events that ingest read while these were published: theirs, and those `of_others`."""
@@ -26,7 +32,7 @@ class Outcome:
     duplicates: int
     rejects: Mapping[str, int]
     of_others: int
-    examples: tuple[Reject, ...]
+    examples: tuple[Example, ...]
     """The first reject of each reason; none where this user may not read rejects."""
 
     @property
@@ -97,11 +103,11 @@ def _read(
     )
 
 
-def _examples(events: Events, pipeline: str, source: str, published: Published) -> tuple[Reject, ...]:
-    ranges = {end.partition: range(published.first[end.partition], end.offset) for end in published.offsets}
-    found: dict[str, Reject] = {}
+def _examples(events: Events, pipeline: str, source: str, published: Published) -> tuple[Example, ...]:
+    found: dict[str, Example] = {}
     with suppress(Refused):
         for _, reject in events.rejects(pipeline, source):
-            if reject["offset"] in ranges.get(reject["partition"], ()):
-                found.setdefault(reject["reason"], reject)
+            row = published.places.row(reject["partition"], reject["offset"])
+            if row and row <= found.get(reject["reason"], Example(row, reject)).row:
+                found[reject["reason"]] = Example(row, reject)
     return tuple(found.values())

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import lru_cache
@@ -67,7 +67,7 @@ class Rejected(NamedTuple):
     # At most MAX_SHOWN characters; None for a personal field, and for one that is not declared: it
     # may be personal.
     value: str | None
-    detail: str  # one sentence for people; never holds a value
+    detail: str  # one sentence for people; never holds the event's value
 
 
 class _Broken(Exception):
@@ -100,7 +100,13 @@ class Rules:
             (name, *bounds(field), field) for name, field in declared.fields.items() if field.type == "number"
         )
         self._texts = tuple(
-            (name, field.max_length, frozenset(field.values) if field.values is not None else None, field)
+            (
+                name,
+                field.max_length,
+                frozenset(field.values) if field.values is not None else None,
+                _listed(field.values or ()),
+                field,
+            )
             for name, field in declared.fields.items()
             if field.type in ("category", "text")
         )
@@ -222,7 +228,7 @@ class Rules:
                 self._violated(field, "out_of_range", f"`{name}` {wrong}", name, value)
 
     def _take_texts(self, event: dict[str, Any], found: dict[str, Value]) -> None:
-        for name, max_length, values, field in self._texts:
+        for name, max_length, values, listed, field in self._texts:
             value = event.get(name)
             if value is None or value == "":
                 continue
@@ -236,7 +242,7 @@ class Rules:
                 )
             elif values is not None and value not in values:
                 self._violated(
-                    field, "unknown_value", f"`{name}` is none of its declared values", name, value
+                    field, "unknown_value", f"`{name}` is none of its declared values: {listed}", name, value
                 )
             else:
                 found[name] = value
@@ -308,6 +314,12 @@ def _kind(value: object) -> str:
     if isinstance(value, float):  # as the reader makes it of a whole number beyond 64 bits, too
         return f"a number {'beyond 64 bits' if abs(value) >= 2**63 else 'with a fraction'}"
     return _KINDS.get(type(value), "an object")
+
+
+def _listed(values: Sequence[str]) -> str:
+    """Declared values, as many as fit MAX_SHOWN characters."""
+    said = ", ".join(values)
+    return said if len(said) <= MAX_SHOWN else f"{said[:MAX_SHOWN]}…"
 
 
 def _shown(value: object) -> str:

@@ -14,11 +14,11 @@ from rich.console import RenderableType
 
 from penstock.client import checks
 from penstock.client.cli.output import EXIT_FAILED, AsJson, progress, show, table
+from penstock.client.cli.published import document, said
 from penstock.client.cli.sites import rejects_table
 from penstock.client.client import Penstock
-from penstock.client.events import Published
 from penstock.client.files import rows
-from penstock.client.outcomes import Outcome, outcome, so_far, waiting
+from penstock.client.outcomes import outcome, so_far, waiting
 from penstock.client.site import Site
 from penstock.contracts.errors import DeadlineExceeded, Invalid, Unavailable
 
@@ -73,7 +73,7 @@ def publish(
                 before,
                 lambda count: bar.update(task, completed=count),
             )
-    _show_outcome(published, told, pipeline, as_json=as_json_)
+    show(document(published, told), *said(published, told, spec, source, first), as_json=as_json_)
     if told.rejected > max_rejects * max(1, told.records + told.duplicates + told.rejected):
         raise typer.Exit(EXIT_FAILED)
 
@@ -99,40 +99,11 @@ def _publish_at(
     show(
         taken,
         f"{taken.accepted} events on the site's disk, {len(taken.rejected)} rejected",
-        *(f"  {count} {one.reason}: {one.detail} (row {one.row})" for count, one in examples),
+        *(f"  {count} {one.reason}: {one.detail} (row {one.row + 1})" for count, one in examples),
         as_json=as_json,
     )
     if len(taken.rejected) > max_rejects * max(1, taken.accepted + len(taken.rejected)):
         raise typer.Exit(EXIT_FAILED)
-
-
-def _show_outcome(published: Published, told: Outcome, pipeline: str, *, as_json: bool) -> None:
-    rate = published.events / max(published.seconds, 1e-9)
-    document = {
-        "events": published.events,
-        "seconds": published.seconds,
-        "offsets": published.offsets,
-        "records": told.records,
-        "duplicates": told.duplicates,
-        "rejects": told.rejects,
-        "examples": told.examples,
-    }
-    of_all = told.records + told.duplicates + told.rejected
-    share = f" ({told.rejected / of_all:.1%})" if told.rejected else ""
-    others = f"; {told.of_others} of these events came from elsewhere meanwhile" if told.of_others else ""
-    by_reason = []
-    for reason, count in sorted(told.rejects.items(), key=lambda item: -item[1]):
-        example = next((one for one in told.examples if one["reason"] == reason), None)
-        place = f"partition {example['partition']} offset {example['offset']}" if example else ""
-        by_reason.append(f"  {count} {reason}" + (f": {example['detail']} ({place})" if example else ""))
-    show(
-        document,
-        f"{published.events} events on disk in {published.seconds:.1f} s ({rate:,.0f}/s)",
-        f"{told.records} records, {told.duplicates} duplicates, {told.rejected} rejects{share}{others}",
-        *by_reason,
-        *([f"all of them: penstock rejects {pipeline}"] if told.rejected else []),
-        as_json=as_json,
-    )
 
 
 def rejects(

@@ -18,6 +18,7 @@ from penstock.client.lineage import Lineage
 from penstock.contracts.dataplane import Prediction
 from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import Invalid, NotFound, PenstockError
+from penstock.contracts.pipeline.sources import ROW_IDS
 from penstock.contracts.verdicts import WAITS, worded
 from penstock.contracts.versions import version_name
 from penstock.inference.v1 import inference_pb2 as inference
@@ -47,7 +48,7 @@ def predict(
                 else penstock.predictions.by_fields(pipeline, _fields(fields or ""))
             )
         except NotFound as error:
-            raise _unserved(penstock, pipeline) or error from error
+            raise _unserved(penstock, pipeline) or _unnamed(penstock, pipeline, error) from error
     said = _probable(found.probabilities) or f"{found.value:.4f}"
     if found.HasField("interval"):
         said += f", {found.interval.lower:.4f} to {found.interval.upper:.4f}"
@@ -124,6 +125,22 @@ def _unpromoted(penstock: Penstock, pipeline: str) -> NotFound:
         f"{pipeline} has no promoted version; {named} waits for a review",
         remedy=f"See penstock review list --pipeline {pipeline}",
     )
+
+
+def _unnamed(penstock: Penstock, pipeline: str, error: NotFound) -> NotFound:
+    """The same, with the form of an ID where publishing makes them."""
+    with suppress(PenstockError):
+        spec = penstock.pipelines.spec(pipeline)
+        columns = [source.columns.get(spec.key, "") for source in spec.sources.values()]
+        forms = [ROW_IDS[column] for column in columns if column in ROW_IDS]
+        if forms and not error.remedy:
+            return NotFound(
+                error.message,
+                where=error.where,
+                remedy=f"Publishing made an ID of each row, as in `{forms[0]}`, and says that of a file's"
+                " first row; or ask by --input",
+            )
+    return error
 
 
 def predictions(

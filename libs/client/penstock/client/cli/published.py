@@ -1,0 +1,69 @@
+"""publish's account of a file: what became of its rows, and how publishing names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from penstock.client.declared import Row
+from penstock.client.events import Published
+from penstock.client.outcomes import Example, Outcome
+from penstock.contracts.pipeline import Pipeline, Source
+from penstock.contracts.pipeline.sources import ROW_CONTENT, ROW_IDS
+
+_SHOWN = 40  # characters of a value
+
+
+def document(published: Published, told: Outcome) -> dict[str, object]:
+    """Builds what `--json` prints."""
+    return {
+        "events": published.events,
+        "seconds": published.seconds,
+        "offsets": published.offsets,
+        "records": told.records,
+        "duplicates": told.duplicates,
+        "rejects": told.rejects,
+        "examples": [{"row": one.row, **one.reject} for one in told.examples],
+    }
+
+
+def said(
+    published: Published, told: Outcome, spec: Pipeline, source: str, first: Sequence[Row | bytes]
+) -> Iterator[str]:
+    """Says it for a person. `first`: some rows from the file's beginning."""
+    rate = published.events / max(published.seconds, 1e-9)
+    yield f"{published.events} events on disk in {published.seconds:.1f} s ({rate:,.0f}/s)"
+    of_all = told.records + told.duplicates + told.rejected
+    share = f" ({told.rejected / of_all:.1%})" if told.rejected else ""
+    others = f"; {told.of_others} of these events came from elsewhere meanwhile" if told.of_others else ""
+    yield f"{told.records} records, {told.duplicates} duplicates, {told.rejected} rejects{share}{others}"
+    examples = {str(one.reject["reason"]): one for one in told.examples}
+    for reason, count in sorted(told.rejects.items(), key=lambda item: -item[1]):
+        example = examples.get(reason)
+        yield f"  {count} {reason}" + (f": {_example(example, spec.sources[source])}" if example else "")
+    if told.rejected:
+        yield f"all of them: penstock rejects {spec.pipeline}"
+    yield from _duplicates(told, spec, spec.sources[source])
+    made = spec.sources[source].columns.get(spec.key) in ROW_IDS
+    if made and (row := next((row for row in first if not isinstance(row, bytes)), None)):
+        yield f"ID of the file's first row, for predict and erase: {row[spec.key]}"
+
+
+def _example(one: Example, source: Source) -> str:
+    """Names the row, and the value of a field that is neither personal nor protected."""
+    field, value = source.fields.get(one.reject["field"] or ""), one.reject["value"]
+    shown = f": {value[:_SHOWN]}" if value and field and not (field.personal or field.protected) else ""
+    return f"{one.reject['detail']} (row {one.row}{shown})"
+
+
+def _duplicates(told: Outcome, spec: Pipeline, source: Source) -> Iterator[str]:
+    by_content = source.columns.get(source.id) == ROW_CONTENT
+    if told.duplicates:
+        yield (
+            "a duplicate equals a row that came before, and is taken for it"
+            if by_content
+            else "the id of a duplicate came before: its row changes nothing, also where it differs"
+        )
+    if by_content and 0 < told.records < told.duplicates:
+        yield "rows are told apart by content: a corrected one is a record, and its old one stays beside it"
+        if source.columns.get(spec.key) == ROW_CONTENT:
+            yield f"  penstock erase {spec.pipeline} ID takes the old one; publish says that of a first row"

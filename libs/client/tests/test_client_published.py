@@ -1,0 +1,100 @@
+"""publish's account: what a person has to know of duplicates, of a reject, and of IDs that were made."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from penstock.client.cli.predictions import _unnamed
+from penstock.client.cli.published import said
+from penstock.client.events import Published
+from penstock.client.outcomes import Example, Outcome
+from penstock.client.places import Places
+from penstock.contracts.errors import NotFound
+from penstock.contracts.load import read
+
+FILE = """\
+version: 1
+pipeline: loans
+entities: {person: {key: row}}
+sources:
+  events:
+    entity: person
+    id: row
+    timestamp: at
+    columns: {row: $row_content, at: $publishing_time}
+    fields:
+      income: {type: number}
+      sex: {type: category, protected: true}
+      pin: {type: text, personal: true}
+      defaulted: {type: boolean}
+targets:
+  default: {from: events.defaulted, type: binary}
+"""
+NUMBERED, OF_ITS_OWN = FILE.replace("$row_content", "$row_number"), FILE.replace("row: $row_content, ", "")
+
+
+def account(text: str, *, records: int = 0, duplicates: int = 0, examples: tuple[Example, ...] = ()) -> str:
+    rejects = {one.reject["reason"]: 1 for one in examples}
+    told = Outcome(records + duplicates + len(examples), records, duplicates, rejects, 0, examples)
+    first = [b"{", {"row": "1f-1", "income": 3}]
+    return "\n".join(said(Published(told.events, 0, 1.0, ()), told, read(text), "events", first))
+
+
+def test_a_duplicate_is_said_to_change_nothing() -> None:
+    assert "changes nothing, also where it differs" in account(OF_ITS_OWN, records=1, duplicates=9)
+    assert "taken for it" in account(FILE, records=9, duplicates=1)
+    assert "duplicate " not in account(OF_ITS_OWN, records=9)
+
+
+@pytest.mark.parametrize(("records", "warned"), [(1, True), (0, False), (9, False)])
+def test_few_records_among_duplicates_may_be_corrected_rows(records: int, warned: bool) -> None:
+    text = account(FILE, records=records, duplicates=5)
+    assert ("a corrected one is a record, and its old one stays beside it" in text) == warned
+    assert ("penstock erase loans ID takes the old one" in text) == warned
+
+
+def test_whoever_has_several_rows_is_not_to_be_erased_for_one() -> None:
+    text = FILE.replace("key: row", "key: person_id")
+    said_of_it = account(text, records=1, duplicates=5)
+    assert "stays beside it" in said_of_it
+    assert "erase" not in said_of_it
+
+
+def test_an_id_that_publishing_makes_is_shown() -> None:
+    assert account(FILE, records=9).endswith("ID of the file's first row, for predict and erase: 1f-1")
+    assert account(NUMBERED, records=9).endswith(": 1f-1")
+    assert "1f-1" not in account(OF_ITS_OWN, records=9)
+
+
+@pytest.mark.parametrize(
+    ("field", "shown"), [("income", "(row 12: Maybe)"), ("sex", "(row 12)"), ("pin", "(row 12)")]
+)
+def test_a_reject_names_its_row_and_a_value_that_anybody_may_see(field: str, shown: str) -> None:
+    reject: Any = {"reason": "wrong_type", "field": field, "value": "Maybe", "detail": f"`{field}` is odd"}
+    text = account(FILE, records=9, examples=(Example(12, reject),))
+    assert f"1 wrong_type: `{field}` is odd {shown}" in text.splitlines()[2]
+
+
+def test_a_row_is_found_by_the_place_of_its_event() -> None:
+    places = Places()
+    for row, (partition, offset) in enumerate([(1, 40), (0, 7), (1, 42), (1, 43)], 1):
+        places.add(partition, offset, row)
+    assert [places.row(1, offset) for offset in (39, 40, 41, 42, 43, 44)] == [None, 1, None, 3, 4, None]
+    assert (places.row(0, 7), places.row(2, 7)) == (2, None)
+    assert places.ends() == [(0, 8), (1, 44)]
+
+
+def test_who_asks_for_an_unknown_row_is_told_how_ids_look() -> None:
+    def asked(text: str, error: NotFound) -> str:
+        penstock: Any = SimpleNamespace(pipelines=SimpleNamespace(spec=lambda _: read(text)))
+        return str(_unnamed(penstock, "loans", error))
+
+    unknown = NotFound("loans has no person '1'")
+    assert "as in `2142be18e5286c7b5902-1`, and says that of a file's first row" in asked(FILE, unknown)
+    assert "`17-3f9c2a1b`" in asked(NUMBERED, unknown)
+    assert asked(OF_ITS_OWN, unknown) == str(unknown)
+    known = NotFound("no model", remedy="Train one")
+    assert asked(FILE, known) == str(known)
