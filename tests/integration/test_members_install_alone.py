@@ -54,7 +54,11 @@ PARTS = {
 COMMANDS = {"penstock-client": {"penstock": "Publish events, get audited models."}}
 
 OF_AN_EXTRA = {
-    "penstock-client[init]": ["penstock.client.guess.evidence", "penstock.client.prospect"],
+    "penstock-client[init]": [
+        "penstock.client.guess.evidence",
+        "penstock.client.guess.proxies",
+        "penstock.client.prospect",
+    ],
     "penstock-tuner[ray]": ["penstock_tuner.pool.ray", "penstock.runtime.ray_cluster"],
     "penstock-trainer[ray]": ["penstock_trainer.workers.ray"],
 }
