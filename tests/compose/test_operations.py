@@ -261,6 +261,7 @@ def test_memory_is_what_was_asked_for(operator: Operator) -> None:
     operator.stack.ready()
 
 
+@pytest.mark.slow  # four minutes, one of which Ray waits for a dead node
 def test_a_run_on_ray_survives_a_node_and_two_trainers_share_it_with_a_tuner(operator: Operator) -> None:
     operator.follow("Spread training over machines", slice(1))
     (operator.clone / "two-trainers.yaml").write_text(TWO_TRAINERS)
