@@ -13,7 +13,7 @@ STEPS = 10  # that are measured with one worker
 BEGIN_S = 5.0  # of several workers, until they are at their first step
 MARGIN = 0.95  # of one worker's time that several, or its own threads, must stay below
 PROBE_S = 1.0
-THREADS_FROM_S = 2.0  # of a training on one thread; below, there is nothing to win
+THREADS_FROM_S = 1.0  # of a training on one thread; below, there is nothing to win
 
 
 class Choice(NamedTuple):
