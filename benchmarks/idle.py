@@ -29,12 +29,13 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def measure(stack: Stack, seconds: float = 60.0) -> dict[str, dict[str, float]]:
     """By program and `all`: `pss_mb`, and `cpu_percent` of one core over `seconds`."""
     trees = {one.program: [one.pid, *descendants(one.pid)] for one in stack.status() if one.pid is not None}
-    before = {program: sum(map(ticks, pids)) for program, pids in trees.items()}
+    before = {pid: ticks(pid) for pids in trees.values() for pid in pids}
     time.sleep(seconds)
     found = {
         program: {
             "pss_mb": sum(map(pss, pids)) / 1e6,
-            "cpu_percent": (sum(map(ticks, pids)) - before[program]) / TICKS / seconds * 100,
+            # What ends meanwhile, an idle fork server say, counts as nothing.
+            "cpu_percent": sum(max(0, ticks(pid) - before[pid]) for pid in pids) / TICKS / seconds * 100,
         }
         for program, pids in trees.items()
     }
