@@ -129,7 +129,7 @@ def group(limit: int) -> Iterator[Path | None]:
 
 
 def in_process(folder: Path, whole: bool, limit: int | None = None) -> dict[str, Any]:
-    """What `trained` says of a process of its own, within the limit."""
+    """Result of `trained` in a process of its own, within the limit."""
     order = [sys.executable, "-m", "benchmarks.beyond_memory", str(folder), "whole" if whole else "mapped"]
 
     def run(prepare: Any = None) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def ingest_alone(found: Mapping[str, float]) -> Iterator[str]:
 
 
 DOOR_MUST_AND_AIM = {1: (0.66, 0.70), 8: (0.63, 0.70), 32: (0.60, 0.66)}
-"""Of Triton's requests a second, by requests in flight."""
+"""Shares of Triton's requests a second, by requests in flight."""
 
 
 def of_serving(found: Mapping[str, Any]) -> Iterator[Figure]:

@@ -100,7 +100,7 @@ def chosen(training: Training, *, elsewhere: bool = False) -> Device:
 
 
 def _seen() -> str:
-    """What torch would need to find one, in words."""
+    """Words on what torch lacks to find a GPU."""
     if torch.version.cuda is None:
         return "its torch is built without CUDA"
     return f"its torch is built for CUDA {torch.version.cuda}, and no device with a driver for that is there"

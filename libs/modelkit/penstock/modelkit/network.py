@@ -71,7 +71,7 @@ class Tensors:
         yield from chain.from_iterable(self.sequences)
 
     def moved(self, place: torch.device) -> Tensors:
-        """The same on that processor."""
+        """Copy on that processor."""
         return Tensors(
             self.dense.to(place),
             self.buckets.to(place),
@@ -96,7 +96,7 @@ class Tensors:
         )
 
     def parts(self) -> Iterator[Tensor]:
-        """What `between` cut out, each an unbroken piece of memory."""
+        """Tensors that `between` cut out, each an unbroken piece of memory."""
         yield from (self.dense, self.buckets)
         for starts, *entries in (*((s, c, w) for s, c, w, _ in self.words), *self.sequences):
             yield starts

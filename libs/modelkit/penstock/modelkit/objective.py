@@ -31,7 +31,7 @@ class Split:
     weights: Tensor | None = None
 
     def at(self, place: torch.device) -> Split:
-        """For a network on that processor. Its inputs are moved where they find room there, else each
+        """Split for a network on that processor. Its inputs are moved where they find room there, else each
         batch is.
         """
         if place.type == "cpu":
@@ -59,7 +59,7 @@ class Objective:
     quantiles: Quantiles | None = None
 
     def at(self, place: torch.device) -> Self:
-        """For answers on that processor."""
+        """Objective of answers on that processor."""
         return replace(self, class_weights=_moved(self.class_weights, place))
 
     def loss(

@@ -86,7 +86,7 @@ def _said(target: Target) -> str:
 
 
 def _noted(found: First) -> Iterator[str]:
-    """What is protected, left out and doubted, and a word where there are few rows."""
+    """Lines on columns that are protected, left out or doubted, and one where there are few rows."""
     guarded = ", ".join(one.name for one in found.guess.fields if one.protected)
     yield f"protected {guarded or 'none by its name; name those that are in the file'}"
     if short := few(found.guess.table):

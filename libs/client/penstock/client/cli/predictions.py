@@ -164,7 +164,7 @@ def predictions(
 
 
 def _row(record: Prediction) -> tuple[str, str, str, str, float | None]:
-    """Of several rows the first decision and the lowest confidence."""
+    """Cells of a record: the first row's decision, the lowest confidence of all."""
     decision = (record["decisions"] or [""])[0] if record["status"] == "OK" else record["status"]
     confidence = min(record.get("confidence") or (), default=None)
     return record["id"], record["time"], record.get("site") or "", decision, confidence

@@ -25,7 +25,7 @@ class Field:
     left_out: str = ""
     """Reason why it is no input, besides the two above."""
     doubt: str = ""
-    """What a person should ask of it, though it is an input."""
+    """Question that a person should ask of it, though it is an input."""
 
     @property
     def name(self) -> str:

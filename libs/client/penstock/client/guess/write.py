@@ -48,7 +48,7 @@ def written(guess: Guess, baseline: Baseline | None, lacking: str = "") -> str:
 
 
 def few(table: Table) -> str:
-    """What so few rows are too few for; else empty."""
+    """Sentence on what a table has too few rows for; empty where they are enough."""
     enough = table.rows >= ENOUGH
     return "" if enough else f"{table.rows:,} rows: an audit of fewer than some {ENOUGH} says little."
 

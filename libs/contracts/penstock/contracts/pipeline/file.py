@@ -86,8 +86,8 @@ class Training(Model):
     A study's trials, and the run with its choice, take a CPU and none of the next three.
     """
     precision: Precision = Field(default="fp32", exclude_if=lambda said: said == "fp32")
-    """Of a network's products in training. `bf16`: half the bits there, on processors that are faster
-    with them; weights, losses, validation and what is packaged stay in FP32.
+    """Precision of a network's products in training. `bf16`: half the bits there, on processors that are
+    faster with them; weights, losses, validation and what is packaged stay in FP32.
     """
     compile: Compile = Field(default="none", exclude_if=lambda said: said == "none")
     """Backend of `torch.compile` for training steps. `cudagraphs`: a GPU repeats a recorded step, which
