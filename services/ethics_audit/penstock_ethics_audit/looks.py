@@ -77,7 +77,7 @@ def words(looks: Looks, gates: Sequence[GateResult]) -> str:
 
 
 def _rules(gates: Sequence[GateResult]) -> tuple[Rule, ...]:
-    """In an order of their own; of two on one subject the stricter is the last."""
+    """Rules in an order of their own; of two on one subject the stricter is the last."""
     rules = [Rule.model_validate(gate, from_attributes=True) for gate in gates]
     return tuple(sorted(rules, key=lambda rule: (rule.subject, _strictness(rule), rule.judge, rule.on_fail)))
 

@@ -123,7 +123,7 @@ def _curves(told: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _points(told: Mapping[str, Any]) -> Iterator[tuple[str, int, float, float]]:
-    """Of each epoch its curves' names with its number, its moment in seconds and the value."""
+    """Points of each epoch: its curves' names with its number, its moment in seconds and the value."""
     for epoch in told["epochs"]:
         values = {name: epoch[name] for name in ("train_loss", "validation_loss")}
         values[f"validation_{epoch['metric']}"] = epoch["validation_metric"]

@@ -120,7 +120,7 @@ def _outlook(pipeline: Pipeline, gate: Gate, found: _Labelled, share: float) -> 
 
 
 def _of_quality(pipeline: Pipeline, gate: Gate, found: _Labelled, audited: int) -> Outlook:
-    """By the measure's standard error on the audit's rows, as normal."""
+    """Estimates by the measure's standard error on the audit's rows, as normal."""
     if not found.labels:
         return Outlook(gate, why="no row has a label")
     classes, codes = _coded(pipeline, found.labels)

@@ -75,7 +75,7 @@ def _typed(key: str) -> Section | None:
 
 
 def _check(key: str, spec: Mapping[str, Any]) -> None:
-    """Whether a run may change this key: the sections, the seed, and how (not which) a declared
+    """Tells whether a run may change this key: the sections, the seed, and how (not which) a declared
     feature enters the model.
     """
     section, *rest = key.split(".")

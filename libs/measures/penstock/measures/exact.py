@@ -49,7 +49,7 @@ def proportion(hits: float, rows: float, confidence: float, drawn: Interval | No
 
 
 def _beta_quantile(share: float, a: Floats, b: Floats) -> Floats:
-    """By Newton's steps from the normal distribution's quantile, halved where one leaves the bounds:
+    """Computes by Newton's steps from the normal distribution's quantile, halved where one leaves the bounds:
     the distribution rises.
     """
     low, high, mean = np.zeros_like(a), np.ones_like(a), a / (a + b)

@@ -155,6 +155,6 @@ def ratios(rate: Floats) -> Floats:
 
 
 def both_ways(rate: Floats) -> tuple[Floats, Floats]:
-    """Both sides [R, 2 x pairs, classes] of each pair of groups, in both directions."""
+    """Sides [R, 2 x pairs, classes] of each pair of groups, in both directions."""
     first, second = np.triu_indices(rate.shape[1], 1)
     return rate[:, np.concatenate([first, second])], rate[:, np.concatenate([second, first])]

@@ -112,7 +112,7 @@ def _graph(
 
 
 def _linear(pipeline: Pipeline, prepared: Prepared) -> Trained:
-    """By L-BFGS on all rows at once, with the ridge that scikit-learn's logistic regression has."""
+    """Fits by L-BFGS on all rows at once, with the ridge that scikit-learn's logistic regression has."""
     assert isinstance(pipeline.model, Linear)
     seed_everything(pipeline.training.seed)
     objective, training, _ = learning(pipeline, prepared)

@@ -37,7 +37,7 @@ class Windows:
 
     @classmethod
     def of(cls, features: Tensors) -> Windows:
-        """Those of a split, by the bytes of its rows."""
+        """Windows of a split, by the bytes of its rows."""
         rows, whole = len(features.dense), sum(tensor.nbytes for tensor in features.contents())
         if whole <= WHOLE:
             return cls(rows, rows, rows)

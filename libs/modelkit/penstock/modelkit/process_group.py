@@ -22,7 +22,7 @@ class PeerLost(Exception):
 
 
 class TorchGroup:
-    """This process as one of a group's workers."""
+    """Process as one of a group's workers."""
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size

@@ -71,7 +71,7 @@ class Rows:
         return self
 
     def taken(self, rows: Any) -> Rows:
-        """Those rows: a slice, or int64 [M]."""
+        """Rows taken: a slice, or int64 [M]."""
         groups = {name: values[rows] for name, values in self.groups.items()}
         weights = None if self.weights is None else self.weights[rows]
         return Rows(self.numbers[rows], self.strings[rows], self.labels[rows], groups, weights)

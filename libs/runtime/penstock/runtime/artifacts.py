@@ -99,7 +99,7 @@ class Artifacts:
         return self._read(artifact, most=None)
 
     def exists(self, key: str) -> bool:
-        """Whether the key is there or something below it. Raises Unavailable."""
+        """Tells whether the key is there or something below it. Raises Unavailable."""
         return self._store_of(self.uri(key)).exists(self.uri(key))
 
     def delete(self, key: str) -> None:

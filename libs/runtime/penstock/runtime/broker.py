@@ -83,7 +83,7 @@ class ControlPlane:
         self._down = asyncio.Event()
 
     async def run(self, after: Callable[[], Awaitable[None]] | None = None) -> None:
-        """From start to cancellation. No handler is given an event before `after` returns; replays
+        """Runs from start to cancellation. No handler is given an event before `after` returns; replays
         and the relay do not wait for it.
 
         Works through Kafka's absence; raises ClientFailed when only a new process helps. At the end
@@ -229,7 +229,7 @@ class ControlPlane:
             self._loop.call_soon_threadsafe(self._down.set)
 
     def _consumer_error(self, error: KafkaError) -> None:
-        """What a poll returned instead of a message; FastStream drops these."""
+        """Error that a poll returned instead of a message; FastStream drops these."""
         if error.fatal() or error.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
             self.fail(f"Kafka consumer: {error.str()}")
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:

@@ -88,7 +88,7 @@ class GroupConsumer:
 
     @property
     def busy(self) -> bool:
-        """Whether no other message can be taken now: one is in hand, or too many wait."""
+        """Tells whether no other message can be taken now: one is in hand, or too many wait."""
         return self._in_hand or self._is_full
 
     @property

@@ -36,7 +36,7 @@ class DatabaseAway(Unavailable):
 
 
 class Presence:
-    """Whether a database answers, as its last use told. Safe from any thread.
+    """Presence of a database, as its last use told. Safe from any thread.
 
     While it does not, one use a second, or `Database.ping`, tries to connect; the others fail at
     once, so that nobody waits in a line. `name` is host:port/database, or a path, without user and

@@ -141,7 +141,7 @@ Write = Callable[[Effect], object]  # the work of one transaction
 
 
 def has_applied(session: Session, group: str, event_id: str) -> bool:
-    """Whether the group's inbox knows the event."""
+    """Tells whether the group's inbox knows the event."""
     return session.get(InboxRow, (group, event_id)) is not None
 
 

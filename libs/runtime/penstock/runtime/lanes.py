@@ -11,7 +11,9 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Lanes(Generic[K]):
-    """On the event loop. `changed` is called when work begins to wait, and when it has ended."""
+    """Lanes of work by key, used on the event loop alone. `changed` is called when work begins to wait,
+    and when it has ended.
+    """
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self.waiting = 0  # pieces of work that are not done

@@ -25,7 +25,9 @@ class Behind(Exception):
 
 
 class LetterBox:
-    """On the event loop. Begins to write with the first letter, and tries again until Kafka has it."""
+    """Box for dead letters. Writes from the first one on, and tries again until Kafka has it. Used on
+    the event loop alone.
+    """
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ def counter(metric: Metric) -> Counter:
 
 
 def histogram(metric: Metric) -> Histogram:
-    """What is recorded within a sampled span carries that span's trace id as an exemplar."""
+    """Histogram whose values, recorded within a sampled span, carry its trace id as an exemplar."""
     return _meter.create_histogram(
         metric.name, metric.unit, metric.about, explicit_bucket_boundaries_advisory=metric.buckets or None
     )

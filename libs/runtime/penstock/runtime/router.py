@@ -266,7 +266,7 @@ def _nothing(_effect: Effect) -> None:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same message may succeed later: retry, or reject."""
+    """Tells whether the same message may succeed later: retry, or reject."""
     if isinstance(error, PenstockError):
         return TREATMENTS[error.kind].retry
     if isinstance(error, grpc.RpcError):

@@ -52,7 +52,7 @@ class Server:
         register(servicer, self._always if always else self._methods)
 
     async def listen(self, address: str) -> None:
-        """From here on calls are answered, though perhaps not yet by the service's own servicers. Does
+        """Answers calls from here on, though perhaps not yet by the service's own servicers. Does
         nothing where it listens already.
         """
         if self._server is None:

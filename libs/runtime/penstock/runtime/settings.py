@@ -58,7 +58,7 @@ class Platform(BaseSettings):
 
     @property
     def artifact_roots(self) -> str:
-        """As `Artifacts` takes them."""
+        """Roots as `Artifacts` takes them."""
         own = f"file://{self.home.resolve()}/artifacts"
         named = divided(self.artifacts) if self.artifacts else []
         return ",".join(named if own in named else [*named, own])

@@ -31,4 +31,4 @@ async def restored(state: Restored, announced: Iterable[Event]) -> None:
 
 
 async def left_out(_received: Received, _error: Exception, _tries: int) -> None:
-    """Its dead letter is nobody's concern here."""
+    """Ignores the dead letter, which is nobody's concern here."""

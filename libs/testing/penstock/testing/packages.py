@@ -77,7 +77,7 @@ def write_package(
 
 
 def model_signature(inputs: Inputs) -> ModelSignature:
-    """How to call a graph that says whether an applicant defaults."""
+    """Signature of a graph that says whether an applicant defaults."""
     return ModelSignature(
         inputs=inputs,
         outputs={

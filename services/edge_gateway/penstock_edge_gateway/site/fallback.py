@@ -29,7 +29,7 @@ LARGEST: Final = 1 << 20  # bytes of a question
 
 
 class Fallback:
-    """On one event loop."""
+    """Asks the cloud where the pipeline's policy says so. Used on one event loop."""
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from penstock.edge_gateway.v1 import site_pb2
 
 
 class Rejects:
-    """On the event loop."""
+    """Counts of rejects by reason. Used on the event loop alone."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock

@@ -113,7 +113,7 @@ class Spool:
 
     @property
     def aside(self) -> Path | None:
-        """Where the file lies that was damaged, where the start found one."""
+        """Path of the file that was damaged, where the start found one."""
         return self._file.aside
 
     def __enter__(self) -> Self:

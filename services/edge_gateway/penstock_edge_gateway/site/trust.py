@@ -28,7 +28,7 @@ class _Kept(BaseModel):
     keys: dict[str, TrustedKey]
 
     def store(self) -> bytes:
-        """As `penstock.packages.keys.Keys` reads a trust store."""
+        """Trust store as `penstock.packages.keys.Keys` reads it."""
         return TypeAdapter(dict[str, TrustedKey]).dump_json(self.keys)
 
 

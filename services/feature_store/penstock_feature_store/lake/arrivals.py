@@ -28,7 +28,7 @@ class Arrivals:
             self._condition.wait_for(lambda: self.count != seen, timeout_s)
 
     async def wait(self, seen: int, timeout_s: float) -> None:
-        """As `wait_blocking`, on the event loop."""
+        """Waits as `wait_blocking` does, on the event loop."""
         event = asyncio.Event()
         with self._condition:
             if self.count != seen:

@@ -65,7 +65,7 @@ class Publisher:
         )
 
     def has_topic(self, pipeline: str) -> bool:
-        """Whether the pipeline's topic is there. Asks Kafka until it is."""
+        """Tells whether the pipeline's topic is there. Asks Kafka until it is."""
         topic = predictions_topic(pipeline)
         if topic not in self._known_topics:
             with Reader(self._kafka, GROUP) as reader:

@@ -122,7 +122,7 @@ class Tail:
         return [path for path in log_files(self._folder) if path.name != LOG_FILE]
 
     def is_published(self, path: Path, committed: Position | None) -> bool:
-        """Whether all of `path`, one of the rotated files, is published."""
+        """Tells whether all of `path`, one of the rotated files, is published."""
         files = log_files(self._folder)
         here = self._index(files)
         if here is None or path not in files or committed is None or committed.file != self._identity:

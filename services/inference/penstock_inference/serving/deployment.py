@@ -56,7 +56,7 @@ class Deployment:
         self.not_before = 0.0
 
     def is_due(self, now: float) -> bool:
-        """Whether a promotion waits and may be tried at `now`, monotonic seconds."""
+        """Tells whether a promotion waits and may be tried at `now`, monotonic seconds."""
         return bool(self.promotions) and self.not_before <= now
 
     def take_promotions(self) -> list[ModelVersionPromoted]:
@@ -72,7 +72,7 @@ class Deployment:
 
     @property
     def unverified(self) -> bool:
-        """Whether the database alone says what serves: it was verified before this process began, and
+        """Tells whether the database alone says what serves: it was verified before this process began, and
         cannot be for now.
         """
         return self.served is not None and self.model is None and self.served.generation in self.layouts
@@ -107,7 +107,7 @@ class Deployment:
 
     @property
     def requires_record(self) -> bool:
-        """Whether predictions may be answered only when they are recorded. True until the served
+        """Tells whether predictions may be answered only when they are recorded. True until the served
         version is verified.
         """
         if self.served is None:
@@ -148,7 +148,7 @@ class Deployments:
 
     @property
     def remembered(self) -> bool:
-        """Whether the database holds any version: it says what is served, then."""
+        """Tells whether the database holds any version: it says what is served, then."""
         return any(deployment.layouts for deployment in self)
 
     @property
@@ -172,7 +172,7 @@ class Deployments:
 
     @property
     def record_required(self) -> bool:
-        """Whether any served pipeline requires the record; also while that is not known."""
+        """Tells whether any served pipeline requires the record; also while that is not known."""
         return not self.applied.complete or any(deployment.requires_record for deployment in self)
 
     def layout(self, pipeline: str, generation: int | None) -> Layout | None:

@@ -30,7 +30,7 @@ class Rollout:
         self._device = device
 
     async def answers(self, model: Model) -> bool:
-        """Whether one real inference gives the expected answer: ModelReady stays true when the
+        """Tells whether one real inference gives the expected answer: ModelReady stays true when the
         model's process was killed. Raises what Triton says against it.
         """
         row = next(batches(model.package.profile.probes, 1))

@@ -352,7 +352,7 @@ def _needs(order: Order) -> dict[str, float]:
 
 
 def _free(kind: str) -> tuple[int, int]:
-    """Those of the cluster's `CPU` or `GPU` that are free, and all."""
+    """Amounts of the cluster's `CPU` or `GPU` that are free, and all."""
     free, every = ray.available_resources(), ray.cluster_resources()  # type: ignore[no-untyped-call]
     return int(free.get(kind, 0)), int(every.get(kind, 0))
 

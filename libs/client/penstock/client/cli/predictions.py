@@ -85,7 +85,7 @@ def _edges(found: inference.PredictResponse) -> list[str]:
 
 
 def _warned(warnings: Sequence[str]) -> list[str]:
-    """At most MOST_WARNINGS: who gives three of fifty inputs is not told forty-seven times."""
+    """Warnings, MOST_WARNINGS at most: who gives three of fifty inputs is not told forty-seven times."""
     shown = [f"warning: {warning}" for warning in warnings[:MOST_WARNINGS]]
     if more := len(warnings) - len(shown):
         shown.append(f"warning: and {more} more such; --json names all")

@@ -1,4 +1,4 @@
-"""From a file to the text of its first pipeline file, in four steps: read, decide, doubt, write."""
+"""Turns a file into the text of its first pipeline file, in four steps: read, decide, doubt, write."""
 
 from __future__ import annotations
 

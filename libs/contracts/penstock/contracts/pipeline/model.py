@@ -127,7 +127,7 @@ class TabM(FamilySpec):
 
     @classmethod
     def by_rows(cls, rows: int, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Its authors' optimizer; half the steps that others have, as each is dear."""
+        """Optimizer of its authors; half the steps that others have, as each is dear."""
         optimizer = {"type": "adamw", "learning_rate": 0.002, "weight_decay": 3e-4}
         return {"trainer": {**by_steps(rows, steps=1000), "optimizer": optimizer}}
 

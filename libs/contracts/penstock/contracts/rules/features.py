@@ -116,7 +116,7 @@ def _treatment(at: Path, feature: Feature, field: SourceField, family: FamilySpe
 
 
 def clip_bounds(feature: Number) -> tuple[tuple[bool, float], tuple[bool, float]] | None:
-    """Both bounds as (is a percentile, number). Raises ValueError."""
+    """Bounds, both as (is a percentile, number). Raises ValueError."""
     if feature.clip is None:
         return None
     low, high = (_clip_bound(bound) for bound in feature.clip)

@@ -85,7 +85,7 @@ class WideAndDeep(Network):
 
 
 def inputs(features: Features) -> dict[str, Value]:
-    """Those of an `mlp`, and the buckets of all categories, not of embedded ones alone."""
+    """Inputs of an `mlp`, and the buckets of all categories, not of embedded ones alone."""
     found = features.tensors(pieces=True)
     categories = features.categories()
     return {**found, "buckets": categories} if categories else found

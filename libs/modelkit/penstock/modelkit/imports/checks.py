@@ -1,4 +1,4 @@
-"""What a foreign graph must be before it is loaded. Every refusal says what is wrong, where, and what
+"""Demands on a foreign graph before it is loaded. Every refusal says what is wrong, where, and what
 to do.
 """
 
@@ -107,7 +107,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Those of the graph itself, without its branches'."""
+    """Tensors of the graph itself, without its branches'."""
     attributes = [attribute for node in graph.node for attribute in node.attribute]
     yield from graph.initializer
     for attribute in attributes:

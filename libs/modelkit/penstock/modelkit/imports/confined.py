@@ -154,7 +154,7 @@ def examine(arrays: dict[str, Array]) -> dict[str, Array]:
 def _checked(
     model: bytes, sides: list[tuple[Array, Array]], signature: ModelSignature
 ) -> list[dict[str, Array]]:
-    """Its answers, which must be ones, and the same whenever and beside whomever a row is asked."""
+    """Answers of the graph, which must be ones, and the same whenever and beside whomever a row is asked."""
     session = _session(model)
     name, columns = ("probabilities", len(signature.classes)) if signature.classes else ("value", 1)
     found = []

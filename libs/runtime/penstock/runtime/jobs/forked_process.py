@@ -53,7 +53,7 @@ class Pipe:
 
 
 class ForkedProcess:
-    """From its order to its end."""
+    """Child process, from its order to its end."""
 
     def __init__(self) -> None:
         self.messages, self.errors, self.status = Pipe(), Pipe(), Pipe()
