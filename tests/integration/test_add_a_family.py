@@ -19,7 +19,7 @@ from penstock.testing.checkout import ROOT, copied_members, follow
 MODEL = "libs/contracts/penstock/contracts/pipeline/model.py"
 STUMPS = "libs/modelkit/penstock/modelkit/families/stumps.py"
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.process("unhurried")
 
 
 @pytest.fixture(scope="module")

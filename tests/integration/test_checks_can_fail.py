@@ -11,7 +11,7 @@ import pytest
 
 from penstock.testing.checkout import copied, make
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.process("unhurried")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.process("unhurried")
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMBERS = {

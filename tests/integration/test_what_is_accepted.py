@@ -55,7 +55,7 @@ from penstock_ingest.intake import Intake
 from penstock_ingest.profile import decode_profile
 from penstock_ingest.seen import SeenIds
 
-pytestmark = pytest.mark.process  # torch takes seconds to load
+pytestmark = pytest.mark.process("unhurried")  # torch takes seconds to load
 
 Json = dict[str, Any]
 

@@ -39,7 +39,7 @@ from penstock.modelkit.texts import Reading as TextNetwork
 from penstock.modelkit.texts import text_parts
 from penstock.modelkit.training import seed_everything, weights_digest
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.process("unhurried")
 
 SHAPE = Shape((Category("c", ("a", "b"), (3, 40, 37, 0), 2),), 4, 1, 4)
 ROWS, SEED = 193, 7  # in batches of 16 the last has one row: fewer than workers

@@ -105,20 +105,37 @@ def test_a_second_stack_has_a_worker_of_its_own(tmp_path: Path) -> None:
 
 def test_a_third_worker_waits_for_kafka_and_a_fourth_gives_way(tmp_path: Path) -> None:
     told = "import os\n" + SHARING.replace("__name__", 'f"{__name__} {os.nice(0)}"')
-    kinds = {"kafka": "abc", "process": "klm", "none": "uvwxyz"}
+    kinds = {"kafka": "abc", "process": "klm", 'process("unhurried")': "op", "none": "uvwxyz"}
     for mark, names in kinds.items():
         marked = "" if mark == "none" else f"\npytestmark = pytest.mark.{mark}\n"
         for name in names:
             (tmp_path / f"test_{name}.py").write_text(told + marked)
     said = run(tmp_path, "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")
-    assert "36 passed" in said, said
+    assert "42 passed" in said, said
     lines = [line.split() for line in (tmp_path / "told").read_text().splitlines()]
     usual = os.nice(0)
-    assert {file[-1] for worker, file, _ in lines if worker == "gw2"} <= set(kinds["kafka"])
-    assert {file[-1] for worker, file, _ in lines if worker == "gw3"} <= set(kinds["none"])
+    unbound = {*kinds["none"], *kinds['process("unhurried")']}
+    assert {file[-1] for worker, file, _ in lines if worker == "gw2"} <= {*kinds["kafka"], *unbound}
+    assert {file[-1] for worker, file, _ in lines if worker == "gw3"} <= unbound
     assert {worker for worker, *_ in lines} >= {"gw2", "gw3"}
     for worker, _, niceness in lines:
         assert int(niceness) == (min(usual + 10, 19) if worker == "gw3" else usual)
+
+
+def test_the_fourth_worker_passes_over_what_others_must_run(tmp_path: Path) -> None:
+    """Files of which some tests are slow or need Docker are its too."""
+    long = "    time.sleep(0.5)  # as long as what starts processes\n"
+    for name in "abcdefgh":
+        marked = f"import time\n{SHARING}{long}\n{MARKS} = pytest.mark.process\n"
+        (tmp_path / f"test_{name}.py").write_text(marked)
+    for name, mark in {"x": "slow", "y": "docker", "z": "kafka"}.items():
+        marked = f"{SHARING}\n@pytest.mark.{mark}\ndef test_marked():\n    pass\n"
+        (tmp_path / f"test_{name}.py").write_text(marked)
+    said = run(tmp_path, "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not slow")
+    assert "35 passed" in said, said
+    told = [line.split() for line in (tmp_path / "told").read_text().splitlines()]
+    workers = {file[-1]: worker for worker, file in told}
+    assert {workers["x"], workers["y"]} <= {"gw2", "gw3"}
 
 
 def test_a_file_that_uses_the_stack_without_saying_so_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from penstock.packages.parts import Curves
 from penstock.testing.broker import free_ports
 from penstock.testing.postgres import database_settings
 
-pytestmark = pytest.mark.process  # torch and MLflow take seconds to load
+pytestmark = pytest.mark.process("unhurried")  # torch and MLflow take seconds to load
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from penstock_trainer.settings import Settings
 from penstock_tuner.trials.trial import measure
 from penstock_tuner.trials.workbench import Workbench
 
-pytestmark = pytest.mark.process  # torch takes seconds to load
+pytestmark = pytest.mark.process("unhurried")  # torch takes seconds to load
 
 STUDY = "01STUDY"
 CHOICES = {

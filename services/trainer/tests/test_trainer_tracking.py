@@ -10,7 +10,7 @@ import pytest
 
 from penstock.tuner.v1 import tuner_pb2 as pb
 
-pytestmark = pytest.mark.process  # MLflow takes seconds to import, and to make its tables
+pytestmark = pytest.mark.process("unhurried")  # MLflow takes seconds to import, and to make its tables
 
 COMPLETE, FAILED, PRUNED = pb.Trial.STATE_COMPLETE, pb.Trial.STATE_FAILED, pb.Trial.STATE_PRUNED
 

@@ -3,7 +3,8 @@ that share a running stack go to one worker: those marked `stack` to one, those 
 `stack("failures")` to another, with a stack of its own. What takes long begins first.
 
 Two workers wait for programs a third of the time. Meanwhile a third one runs what needs a broker
-and mostly waits, and a fourth, of lower priority, what waits for no program.
+and mostly waits, and a fourth, of lower priority, what no clock bounds: tests without such a mark, and
+those of files marked `process("unhurried")`.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ if TYPE_CHECKING:
 
 STACKS = ("stack", "compose")  # marks of what shares a session's stack, and fixtures that bring it up
 LONG = (*STACKS, "process", "kafka", "slow")  # marks, what begins first
+HURRIED = frozenset(LONG) - {"slow"}  # marks of what may have bounds in seconds
 NEEDED = pytest.StashKey[frozenset[str]]()  # fixtures that a test or one after it may use
 PATIENT, GENTLE = "gw2", "gw3"  # the third worker and the fourth
 NICENESS = 10
 MARK = re.compile(r"\bmark\.(\w+)")
+UNHURRIED = re.compile(r'^pytestmark = .*?pytest\.mark\.process\("unhurried"\)', re.MULTILINE)
 MARKED = re.compile(r'^pytestmark = .*?pytest\.mark\.(?:stack|compose)\b(?:\("\w+"\))?', re.MULTILINE)
 
 
 class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
     """The scheduler of `--dist loadfile`, with the files that share a stack as one. The third worker
-    takes files marked `kafka` and not `process`, the fourth those that wait for no program, from the
-    end; each stops when there are none left.
+    takes files marked `kafka` and not `process`, then what the fourth takes: those that no clock
+    bounds, from the end. Each stops when there are none left.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -53,14 +56,17 @@ class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no t
     def _next_for(self, node: WorkerController) -> str | None:
         """The file that this worker takes next, or the shared stack."""
         left: list[str] = list(self.workqueue)
-        if node.gateway.id == PATIENT:
-            return next((scope for scope in left if self._waits_for_kafka(scope)), None)
-        if node.gateway.id == GENTLE:
-            return None if self._marks(left[-1]) & {*LONG, "docker"} else left[-1]
-        return left[0]
+        if node.gateway.id not in (PATIENT, GENTLE):
+            return left[0]
+        if node.gateway.id == PATIENT and (waits := next(filter(self._waits_for_kafka, left), None)):
+            return waits
+        return next(filter(self._is_unhurried, reversed(left)), None)
 
     def _waits_for_kafka(self, scope: str) -> bool:
         return self._marks(scope) & {*STACKS, "process", "kafka"} == {"kafka"}
+
+    def _is_unhurried(self, scope: str) -> bool:
+        return not self._marks(scope) & HURRIED or is_unhurried(self.config.rootpath / scope)
 
     def _marks(self, scope: str) -> frozenset[str]:
         file = self.config.rootpath / scope
@@ -91,6 +97,12 @@ def shared_by(file: Path) -> str | None:
     """The stack that a file's tests share, by its `pytestmark`; workers alone know the tests'."""
     marked = MARKED.search(file.read_text())
     return marked[0].rpartition(".")[2] if marked else None
+
+
+@functools.cache
+def is_unhurried(file: Path) -> bool:
+    """True for a file whose tests start processes and have no bounds in seconds."""
+    return file.is_file() and UNHURRIED.search(file.read_text()) is not None
 
 
 @functools.cache
