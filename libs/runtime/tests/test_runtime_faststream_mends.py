@@ -100,6 +100,20 @@ async def test_an_idle_producer_is_asked_once_a_second(kafka: Kafka, monkeypatch
     assert len(asked) - began < 8
 
 
+@pytest.mark.kafka
+def test_no_end_waits_for_a_producer_that_is_asked(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faststream_mends, "PRODUCER_POLL_S", 300.0)
+
+    async def one_start() -> None:
+        plane = ControlPlane("t", kafka.settings(), [])
+        async with running(plane):
+            await until(lambda: plane.readiness.ready)
+
+    began = time.monotonic()
+    asyncio.run(one_start())
+    assert time.monotonic() - began < 150
+
+
 async def test_it_stops_at_once_while_kafka_is_away(tmp_path: Path) -> None:
     store = Store.open(f"sqlite:///{tmp_path / 'store.db'}", Tables.metadata)
     started = AuditStarted(audit_id="1", pipeline="p", digest="d", started_at=datetime.now(UTC))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -141,16 +142,28 @@ def poll_slower(broker: KafkaBroker) -> None:
     """Asks the producer once a second for acknowledgements, which ends at once when one comes.
     FastStream asks ten times a second, half of an idle service's work.
 
-    Fails without it: `test_an_idle_producer_is_asked_once_a_second`.
+    In a thread that no end waits for: the event loop's would wait for the poll, one of asyncio's threads.
+
+    Fails without it: `test_an_idle_producer_is_asked_once_a_second`,
+    `test_no_end_waits_for_a_producer_that_is_asked`.
     """
     producer = broker.config.producer._producer.producer  # type: ignore[attr-defined]
     producer._poll_task.cancel()
+    stopped = threading.Event()
 
-    async def poll() -> None:
-        while True:
-            await asyncio.to_thread(producer.producer.poll, PRODUCER_POLL_S)
+    def poll() -> None:
+        with contextlib.suppress(RuntimeError):  # an acknowledgement for a loop that has ended
+            while not stopped.is_set():
+                producer.producer.poll(PRODUCER_POLL_S)
 
-    producer._poll_task = asyncio.create_task(poll())
+    async def polled() -> None:
+        threading.Thread(target=poll, name="acknowledgements", daemon=True).start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    producer._poll_task = asyncio.create_task(polled())
 
 
 def purge(broker: KafkaBroker) -> None:

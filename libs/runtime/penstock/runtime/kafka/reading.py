@@ -121,6 +121,8 @@ class Reader(AbstractContextManager["Reader"]):
                 found.append(message)
             if taken.messages:
                 deadline = time.monotonic() + self._within_s
+                if (taken.messages[-1].offset() or 0) + 1 == end:
+                    return found  # to be told so by a fetch that comes back empty takes half a second
             reached = taken.ends.get(partition)
             if reached is not None and (reached >= end or (found and enough(found[-1]))):
                 return found
