@@ -84,6 +84,13 @@ def applied(pipeline: str, number: int = 1) -> PipelineApplied:
     )
 
 
+@pytest.fixture(autouse=True)
+def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle consumer's poll is what each stop waits for, and so what most of these tests last."""
+    for module in ("consumer", "replay"):
+        monkeypatch.setattr(f"penstock.runtime.{module}.POLL_S", 0.1)
+
+
 @pytest.fixture
 def settings(kafka: Kafka) -> KafkaSettings:
     """A prefix of its own for each test."""
