@@ -13,6 +13,8 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -200,35 +202,90 @@ ASKS: dict[str, Ask] = {
     "ingest": ingest,
     "feature_store": feature_store,
 }
+RESTARTED = ["model_registry", "ethics_audit", "inference", "feature_store"]
 
 
-@pytest.fixture
-def start(request: pytest.FixtureRequest, kafka: Kafka, tmp_path: Path) -> Iterator[Start]:
-    start = Start(request.param, kafka, tmp_path)
-    yield start
-    start.end()
+Scenario = Callable[[Start, Kafka], None]
+Ended = dict[str, Future[None]]
 
 
-@pytest.fixture
-def way(kafka: Kafka) -> Iterator[Way]:
-    way = Way(kafka)
-    yield way
-    way.close()
+@pytest.fixture(scope="module")
+def goes_through(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ended]]:
+    """Lets several services go through the same, at the same time: a start is mostly waiting. Each test
+    asks how it ended for one of them.
+    """
+
+    def one(scenario: Scenario, service: str) -> None:
+        start = Start(service, kafka, tmp_path_factory.mktemp(service))
+        try:
+            scenario(start, kafka)
+        except BaseException as error:
+            error.add_note(start.last_words())
+            raise
+        finally:
+            start.end()
+
+    with ThreadPoolExecutor(len(ASKS)) as pool:
+        yield lambda scenario, services: {one_: pool.submit(one, scenario, one_) for one_ in services}
 
 
-@pytest.mark.parametrize("start", ASKS, indirect=True)
-def test_without_its_past_a_service_denies_nothing_and_goes_on_by_itself(start: Start, way: Way) -> None:
-    start.begin(way)
-    ask = ASKS[start.service]
-    topics = until(lambda: start.waits_for().get("start", ""), what="it says what it waits for")
-    assert topics.startswith("restores its state from ")
-    assert "pipelines.v1" in topics
-    with pytest.raises(grpc.RpcError) as caught:
-        ask(start.channel)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert f"the service is not ready, it waits for start: {topics}" in str(caught.value.details())
-    until(lambda: "tries" in start.waits_for().get("kafka", ""), what="it says that Kafka is away")
+@pytest.fixture(scope="module")
+def without_its_past(goes_through: Callable[..., Ended]) -> Ended:
+    return goes_through(denies_nothing_and_goes_on, ASKS)
 
+
+@pytest.fixture(scope="module")
+def restarted(goes_through: Callable[..., Ended]) -> Ended:
+    return goes_through(answers_from_its_database, RESTARTED)
+
+
+@pytest.mark.parametrize("service", ASKS)
+def test_without_its_past_a_service_denies_nothing_and_goes_on_by_itself(
+    without_its_past: Ended, service: str
+) -> None:
+    without_its_past[service].result()
+
+
+@pytest.mark.parametrize("service", RESTARTED)
+def test_after_a_restart_a_service_answers_from_its_database_while_kafka_is_away(
+    restarted: Ended, service: str
+) -> None:
+    restarted[service].result()
+
+
+def denies_nothing_and_goes_on(start: Start, kafka: Kafka) -> None:
+    with closing(Way(kafka)) as way:
+        start.begin(way)
+        ask = ASKS[start.service]
+        topics = until(lambda: start.waits_for().get("start", ""), what="it says what it waits for")
+        assert topics.startswith("restores its state from ")
+        assert "pipelines.v1" in topics
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(start.channel)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert f"the service is not ready, it waits for start: {topics}" in str(caught.value.details())
+        until(lambda: "tries" in start.waits_for().get("kafka", ""), what="it says that Kafka is away")
+        _is_known(start)
+
+        way.open()
+
+        def answered() -> bool:
+            try:
+                return bool(ask(start.channel))
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    return False
+                raise
+
+        if start.service == "inference":  # serves nothing, and now knows it: an empty answer
+            ask = lambda channel: inference(channel) is not None  # noqa: E731
+        until(answered, what="it answers from what the topics hold")
+        assert "start" not in start.waits_for()
+        start.end()
+
+
+def _is_known(start: Start) -> None:
+    """Health and reflection answer, though it serves nothing yet."""
     health = health_pb2_grpc.HealthStub(start.channel)
     assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 2, "not serving"
     reflected = reflection_pb2_grpc.ServerReflectionStub(start.channel).ServerReflectionInfo(
@@ -237,37 +294,18 @@ def test_without_its_past_a_service_denies_nothing_and_goes_on_by_itself(start: 
     names = {one.name for one in next(iter(reflected)).list_services_response.service}
     assert any(name.startswith(f"penstock.{start.service}.v1.") for name in names)
 
-    way.open()
 
-    def answered() -> bool:
-        try:
-            return bool(ask(start.channel))
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                return False
-            raise
-
-    if start.service == "inference":  # serves nothing, and now knows it: an empty answer
-        ask = lambda channel: inference(channel) is not None  # noqa: E731
-    until(answered, what="it answers from what the topics hold")
-    assert "start" not in start.waits_for()
-
-
-@pytest.mark.parametrize(
-    "start", ["model_registry", "ethics_audit", "inference", "feature_store"], indirect=True
-)
-def test_after_a_restart_a_service_answers_from_its_database_while_kafka_is_away(
-    start: Start, kafka: Kafka, way: Way
-) -> None:
+def answers_from_its_database(start: Start, kafka: Kafka) -> None:
     ask = ASKS[start.service]
     if start.service == "inference":
         _serves(start)
         ask = lambda channel: [one.digest for one in inference(channel).pipelines] == [DIGEST]  # noqa: E731
     else:
-        way.open()
-        start.begin(way)
-        until(lambda: "start" not in start.waits_for(), what="its past is in the database")
-        start.end()
+        with closing(Way(kafka)) as way:
+            way.open()
+            start.begin(way)
+            until(lambda: "start" not in start.waits_for(), what="its past is in the database")
+            start.end()
     start.begin(Way(kafka))  # which is never opened
     until(lambda: "lake" not in start.waits_for(), what="the feature store has its lake")
     assert ask(start.channel)
