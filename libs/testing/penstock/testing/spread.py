@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,9 @@ MARKED = re.compile(r'^pytestmark = .*?pytest\.mark\.(?:stack|compose)\b(?:\("\w
 
 
 class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
-    """The scheduler of `--dist loadfile`, with the files that share a stack as one. The third worker
-    takes files marked `kafka` and not `process`, then what the fourth takes: those that no clock
-    bounds, from the end. Each stops when there are none left.
+    """The scheduler of `--dist loadfile`, with the files that share a stack as one. The fourth worker
+    takes those that no clock bounds, from the end, and stops when there are none left. The third
+    takes files marked `kafka` and not `process`, then what the fourth takes, then what is left.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -56,11 +57,9 @@ class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no t
     def _next_for(self, node: WorkerController) -> str | None:
         """The file that this worker takes next, or the shared stack."""
         left: list[str] = list(self.workqueue)
-        if node.gateway.id not in (PATIENT, GENTLE):
-            return left[0]
-        if node.gateway.id == PATIENT and (waits := next(filter(self._waits_for_kafka, left), None)):
-            return waits
-        return next(filter(self._is_unhurried, reversed(left)), None)
+        kafka, unhurried = filter(self._waits_for_kafka, left), filter(self._is_unhurried, reversed(left))
+        wanted = {PATIENT: chain(kafka, unhurried, left), GENTLE: unhurried}.get(node.gateway.id, left)
+        return next(iter(wanted), None)
 
     def _waits_for_kafka(self, scope: str) -> bool:
         return self._marks(scope) & {*STACKS, "process", "kafka"} == {"kafka"}
