@@ -86,8 +86,8 @@ class Trainer:
         answer = status_pb2_grpc.StatusServiceStub(self.channel).GetStatus(status_pb2.GetStatusRequest())
         return {wait.thing: wait.why for wait in answer.services[0].waiting}
 
-    def events(self, until_type: type[Event], count: int = 1) -> list[Event]:
-        """All of training-runs.v1, as soon as it holds `count` of that type."""
+    def events(self, until_type: type[Event], count: int = 1, of: str | None = None) -> list[Event]:
+        """All of training-runs.v1, or those of one run, as soon as there are `count` of that type."""
         consumer = Consumer(
             self._kafka.settings(self._prefix).client(group_id=uuid.uuid4().hex, auto_offset_reset="earliest")
         )
@@ -99,7 +99,7 @@ class Trainer:
                 if message.error() is None:
                     kind = dict(message.headers() or [])["ce_type"].decode()
                     event = decode(kind, message.value())
-                    found.extend([event] if event else [])
+                    found.extend([event] if event and of in (None, event.key) else [])
             return sum(isinstance(event, until_type) for event in found) >= count
 
         try:
@@ -236,37 +236,38 @@ def test_a_killed_child_goes_on_and_gives_the_same_model(loans: Any, start: Any,
         assert len(client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")) == 2
 
 
-def test_a_run_waits_for_its_peers_and_can_be_canceled(loans: Any, start: Any) -> None:
-    loans.start_registry()
-    with start() as trainer:
-        first, second = trainer.create(idempotency_key="k"), trainer.create()
-        assert trainer.create(idempotency_key="k") == first
-        until(
-            lambda: "feature_store" in trainer.waiting(),
-            within=WITHIN_S,
-            what="it says that it waits for the feature store",
-        )
-        assert first in trainer.waiting()["feature_store"]
-        assert trainer.run(first).state == pb.Run.STATE_PREPARING
-        loans.start_feature_store()
-        run = trainer.ended(first)
-        assert run.state == pb.Run.STATE_COMPLETED, run.failure
-        assert trainer.waiting() == {}
-        assert {(request.id, request.pipeline_number) for request in loans.asked} >= {(first, 3)}
-        trainer.ended(second)
+def test_a_run_waits_for_its_peers_and_can_be_canceled(
+    lender: Loans, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lender.stop_feature_store()
+    first, second = trainer.create(idempotency_key="k"), trainer.create()
+    assert trainer.create(idempotency_key="k") == first
+    until(
+        lambda: "feature_store" in trainer.waiting(),
+        within=WITHIN_S,
+        what="it says that it waits for the feature store",
+    )
+    assert first in trainer.waiting()["feature_store"]
+    assert trainer.run(first).state == pb.Run.STATE_PREPARING
+    lender.start_feature_store()
+    run = trainer.ended(first)
+    assert run.state == pb.Run.STATE_COMPLETED, run.failure
+    assert trainer.waiting() == {}
+    assert {(request.id, request.pipeline_number) for request in lender.asked} >= {(first, 3)}
+    trainer.ended(second)
 
-        loans.spec["trainer"] |= {"epochs": 10_000}
-        long = trainer.create()
-        watched = trainer.stub.WatchRun(pb.WatchRunRequest(run_id=long))
-        states = []
-        for seen in watched:
-            states.append(seen.state)
-            if len(seen.epochs) >= 1 and pb.Run.STATE_CANCELED not in states:
-                with suppress(grpc.RpcError):
-                    trainer.stub.CancelRun(pb.CancelRunRequest(run_id=long, canceled_by="ben"))
-        assert states[0] in (pb.Run.STATE_REQUESTED, pb.Run.STATE_PREPARING)
-        assert states[-1] == pb.Run.STATE_CANCELED
-        until(lambda: trainer.child() is None, what="the child is gone")
+    monkeypatch.setitem(lender.spec["trainer"], "epochs", 10_000)
+    long = trainer.create()
+    watched = trainer.stub.WatchRun(pb.WatchRunRequest(run_id=long))
+    states = []
+    for seen in watched:
+        states.append(seen.state)
+        if len(seen.epochs) >= 1 and pb.Run.STATE_CANCELED not in states:
+            with suppress(grpc.RpcError):
+                trainer.stub.CancelRun(pb.CancelRunRequest(run_id=long, canceled_by="ben"))
+    assert states[0] in (pb.Run.STATE_REQUESTED, pb.Run.STATE_PREPARING)
+    assert states[-1] == pb.Run.STATE_CANCELED
+    until(lambda: trainer.child() is None, what="the child is gone")
 
 
 def test_what_cannot_be_trained_fails_with_a_sentence(
@@ -340,9 +341,8 @@ def test_a_model_made_elsewhere_becomes_a_package(lender: Loans, trainer: Traine
     run = send("/home/ada/theirs.onnx", content[:100], content[100:])
     assert run.state == pb.Run.STATE_COMPLETED, run.failure
     assert (run.imported_from, run.imported_digest) == ("theirs.onnx", digest_of(content))
-    (completed,) = (
-        event for event in trainer.events(TrainingRunCompleted) if isinstance(event, TrainingRunCompleted)
-    )
+    told = trainer.events(TrainingRunCompleted, of=run.run_id)
+    (completed,) = (event for event in told if isinstance(event, TrainingRunCompleted))
     assert completed.imported is not None
     assert completed.imported.by == "Ada"
     verify_fact(completed, Keys(trainer.home / "keys").trust())

@@ -30,6 +30,7 @@ from penstock.contracts.events import (
 from penstock.contracts.topics import SHARED
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.testing.broker import free_ports
+from penstock.testing.loans import Loans
 from penstock.testing.wait import until
 from penstock.tuner.v1 import tuner_pb2 as pb
 from penstock.tuner.v1.tuner_pb2_grpc import TunerServiceStub
@@ -125,42 +126,67 @@ class Tuner:
         return list(found.values())
 
 
+def section(space: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The file's section `tuner`."""
+    return {"space": space, "evaluate": {"folds": 1}, "at_once": 2, **more}
+
+
+@contextmanager
+def running(loans: Loans, kafka: Any, **more: str) -> Iterator[Tuner]:
+    prefix = f"tuner-{uuid.uuid4().hex[:8]}."
+    (port,) = free_ports(1)
+    home = loans.folder / "home"
+    environment = {
+        "PENSTOCK_HOME": str(home),
+        "PENSTOCK_ARTIFACTS": loans.artifacts.root,
+        "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "PENSTOCK_KAFKA__TOPIC_PREFIX": prefix,
+        "PENSTOCK_PEERS": json.dumps(loans.peers | {"tuner": f"127.0.0.1:{port}"}),
+        "PENSTOCK_TUNER__PORT": str(port),
+        "DO_NOT_TRACK": "1",
+        **more,
+    }
+    loans.start_registry()
+    loans.start_feature_store()
+    # The trainer's, which is not here.
+    ensure_topics(kafka.settings(prefix), [topic for topic in SHARED if topic.name == "training-runs.v1"])
+    tuner = Tuner(home, environment, port, kafka, prefix)
+    try:
+        yield tuner
+    except BaseException:
+        print((home / "tuner.log").read_text()[-6000:])
+        raise
+    finally:
+        tuner.channel.close()
+        tuner.process.terminate()
+        tuner.process.wait(30)
+
+
 @pytest.fixture
-def start(loans: Any, kafka: Any) -> Any:
+def start(loans: Loans, kafka: Any) -> Any:
     @contextmanager
-    def started(
-        space: dict[str, Any] = NETWORKS, section: dict[str, Any] | None = None, **more: str
-    ) -> Iterator[Tuner]:
-        loans.spec["tuner"] = {"space": space, "evaluate": {"folds": 1}, "at_once": 2, **(section or {})}
-        prefix = f"tuner-{uuid.uuid4().hex[:8]}."
-        (port,) = free_ports(1)
-        home = loans.folder / "home"
-        environment = {
-            "PENSTOCK_HOME": str(home),
-            "PENSTOCK_ARTIFACTS": loans.artifacts.root,
-            "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "PENSTOCK_KAFKA__TOPIC_PREFIX": prefix,
-            "PENSTOCK_PEERS": json.dumps(loans.peers | {"tuner": f"127.0.0.1:{port}"}),
-            "PENSTOCK_TUNER__PORT": str(port),
-            "DO_NOT_TRACK": "1",
-            **more,
-        }
-        loans.start_registry()
-        loans.start_feature_store()
-        # The trainer's, which is not here.
-        ensure_topics(kafka.settings(prefix), [topic for topic in SHARED if topic.name == "training-runs.v1"])
-        tuner = Tuner(home, environment, port, kafka, prefix)
-        try:
+    def started(space: dict[str, Any] = NETWORKS, **more: str) -> Iterator[Tuner]:
+        loans.spec["tuner"] = section(space)
+        with running(loans, kafka, **more) as tuner:
             yield tuner
-        except BaseException:
-            print((home / "tuner.log").read_text()[-6000:])
-            raise
-        finally:
-            tuner.channel.close()
-            tuner.process.terminate()
-            tuner.process.wait(30)
 
     return started
+
+
+@pytest.fixture(scope="module")
+def lender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loans]:
+    """The peers of `tuner`."""
+    folder = tmp_path_factory.mktemp("lender")
+    loans = Loans(folder, f"file://{folder}/artifacts")
+    yield loans
+    loans.close()
+
+
+@pytest.fixture(scope="module")
+def tuner(lender: Loans, kafka: Any) -> Iterator[Tuner]:
+    """One for all tests that kill nothing of it, each with a file of its own."""
+    with running(lender, kafka) as tuner:
+        yield tuner
 
 
 def test_a_study_ends_in_a_run_on_its_training_set_or_keeps_the_files_values(loans: Any, start: Any) -> None:
@@ -206,47 +232,49 @@ def test_a_study_ends_in_a_run_on_its_training_set_or_keeps_the_files_values(loa
         assert list((tuner.home / "tuner" / "studies").glob("*")) == []
 
 
-def test_the_last_trial_averages_the_best_and_may_be_chosen_as_any(loans: Any, start: Any) -> None:
-    loans.spec |= {"model": {"type": "boosted_trees"}, "trainer": {"epochs": 20}}
-    with start(TREES, {"ensemble": {"members": 2, "latency": "1s"}}) as tuner:
-        found = tuner.ended(tuner.create(trials=3))
-        assert found.state == pb.Study.STATE_COMPLETED, found.failure
-        assert (found.trials_planned, found.trials_ended) == (4, 4)
-        last = found.trials[3]
-        assert (last.state, last.family) == (pb.Trial.STATE_COMPLETE, "ensemble"), last.failure
-        ranked = sorted(found.trials[:3], key=lambda trial: (trial.values[0], trial.number))
-        assert json.loads(last.choices_json) == {"ensemble": [trial.number for trial in ranked[:2]]}
-        assert len(json.loads(last.overrides_json)["model"]["trainers"]) == 2
-        assert last.metrics["members"] in (1, 2)
-        assert len(last.losses) == len(found.trials[0].losses)
-        assert found.best == min(found.trials, key=lambda trial: (trial.values[0], trial.number)).number
+def test_the_last_trial_averages_the_best_and_may_be_chosen_as_any(lender: Loans, tuner: Tuner) -> None:
+    averaged = section(TREES, ensemble={"members": 2, "latency": "1s"})
+    lender.spec |= {"model": {"type": "boosted_trees"}, "trainer": {"epochs": 20}, "tuner": averaged}
+    found = tuner.ended(tuner.create(trials=3))
+    assert found.state == pb.Study.STATE_COMPLETED, found.failure
+    assert (found.trials_planned, found.trials_ended) == (4, 4)
+    last = found.trials[3]
+    assert (last.state, last.family) == (pb.Trial.STATE_COMPLETE, "ensemble"), last.failure
+    ranked = sorted(found.trials[:3], key=lambda trial: (trial.values[0], trial.number))
+    assert json.loads(last.choices_json) == {"ensemble": [trial.number for trial in ranked[:2]]}
+    assert len(json.loads(last.overrides_json)["model"]["trainers"]) == 2
+    assert last.metrics["members"] in (1, 2)
+    assert len(last.losses) == len(found.trials[0].losses)
+    assert found.best == min(found.trials, key=lambda trial: (trial.values[0], trial.number)).number
 
 
-def test_a_study_is_canceled_in_mid_trial_and_goes_on_later(loans: Any, start: Any) -> None:
-    loans.spec |= {"model": {"type": "boosted_trees"}, "trainer": {"epochs": 10_000}}
-    with start(TREES) as tuner:
-        study_id = tuner.create()
-        until(lambda: tuner.running(TRIAL), within=WITHIN_S, what="a trial runs")
-        with pytest.raises(grpc.RpcError, match="has not ended"):
-            tuner.stub.ExtendStudy(pb.ExtendStudyRequest(study_id=study_id, trials=1))
-        canceled = tuner.stub.CancelStudy(pb.CancelStudyRequest(study_id=study_id, canceled_by="ben"))
-        assert (canceled.state, len(canceled.trials)) == (pb.Study.STATE_CANCELED, 0)
-        until(lambda: not tuner.running(TRIAL), within=GONE_WITHIN_S, what="the trials are gone")
-        until(lambda: not tuner.running(DRIVER), within=GONE_WITHIN_S, what="the driver is gone")
-        loans.spec["trainer"] = {"epochs": 3}
-        tuner.stub.ExtendStudy(pb.ExtendStudyRequest(study_id=study_id, trials=2))
-        found = tuner.ended(study_id)
-        assert found.state == pb.Study.STATE_COMPLETED, found.failure
-        assert (found.trials_planned, found.trials_ended) == (2, 2)
+def test_a_study_is_canceled_in_mid_trial_and_goes_on_later(
+    lender: Loans, tuner: Tuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = {"model": {"type": "boosted_trees"}, "trainer": {"epochs": 10_000}}
+    lender.spec |= long | {"tuner": section(TREES)}
+    study_id = tuner.create()
+    until(lambda: tuner.running(TRIAL), within=WITHIN_S, what="a trial runs")
+    with pytest.raises(grpc.RpcError, match="has not ended"):
+        tuner.stub.ExtendStudy(pb.ExtendStudyRequest(study_id=study_id, trials=1))
+    canceled = tuner.stub.CancelStudy(pb.CancelStudyRequest(study_id=study_id, canceled_by="ben"))
+    assert (canceled.state, len(canceled.trials)) == (pb.Study.STATE_CANCELED, 0)
+    until(lambda: not tuner.running(TRIAL), within=GONE_WITHIN_S, what="the trials are gone")
+    until(lambda: not tuner.running(DRIVER), within=GONE_WITHIN_S, what="the driver is gone")
+    lender.spec["trainer"] = {"epochs": 3}
+    tuner.stub.ExtendStudy(pb.ExtendStudyRequest(study_id=study_id, trials=2))
+    found = tuner.ended(study_id)
+    assert found.state == pb.Study.STATE_COMPLETED, found.failure
+    assert (found.trials_planned, found.trials_ended) == (2, 2)
 
-        loans.one_class = True
-        failed = tuner.ended(tuner.create(trials=2))
-        assert failed.state == pb.Study.STATE_FAILED
-        assert failed.failure.startswith("tuner.space: none of 2 trials ended well; the last failure: ")
-        assert [trial.state for trial in failed.trials] == [pb.Trial.STATE_FAILED] * 2
-        assert all(trial.failure for trial in failed.trials)
-        with pytest.raises(grpc.RpcError, match="no pipeline `lones`"):
-            tuner.stub.CreateStudy(pb.CreateStudyRequest(pipeline="lones"))
+    monkeypatch.setattr(lender, "one_class", True)
+    failed = tuner.ended(tuner.create(trials=2))
+    assert failed.state == pb.Study.STATE_FAILED
+    assert failed.failure.startswith("tuner.space: none of 2 trials ended well; the last failure: ")
+    assert [trial.state for trial in failed.trials] == [pb.Trial.STATE_FAILED] * 2
+    assert all(trial.failure for trial in failed.trials)
+    with pytest.raises(grpc.RpcError, match="no pipeline `lones`"):
+        tuner.stub.CreateStudy(pb.CreateStudyRequest(pipeline="lones"))
 
 
 def test_whatever_is_killed_only_running_trials_are_repeated(loans: Any, start: Any) -> None:

@@ -90,6 +90,10 @@ class Loans:
             _Server(self.ports[1], add_FeatureStoreServiceServicer_to_server, _FeatureStore(self))  # type: ignore[abstract]
         )
 
+    def stop_feature_store(self) -> None:
+        """The one that was started last of the two."""
+        self._servers.pop().stop()
+
     def close(self) -> None:
         for server in self._servers:
             server.stop()
