@@ -34,7 +34,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.validation import Accepted, Rules
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
-from penstock.runtime.kafka.messages import Batch, Committed, Message, Partition
+from penstock.runtime.kafka.messages import Batch, Committed, Message, Partition, Produced
 from penstock.runtime.store import Store
 from penstock.serving.model import Layout
 from penstock.serving.protocol.checks import EVENTS
@@ -181,7 +181,8 @@ def ingested(values: Sequence[bytes]) -> list[bytes]:
     )
     intake.assigned({0: Committed(-2, "")})
     messages = [Message(offset, b"k", value, 0, ()) for offset, value in enumerate(values)]
-    produced = intake.process(Batch(Partition(intake.events_topic, 0), messages, len(values))).produced
+    produced: list[Produced] = []
+    intake.process(Batch(Partition(intake.events_topic, 0), messages, len(values)), produced.extend)
     rejects = [orjson.loads(one.value or b"") for one in produced if one.topic.endswith("rejects.v1")]
     assert all(reject["reason"] and reject["detail"] for reject in rejects)
     (seen,) = (one for one in produced if one.topic.endswith("seen.v1"))

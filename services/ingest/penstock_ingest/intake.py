@@ -22,7 +22,7 @@ from penstock.contracts.dataplane import LATEST
 from penstock.contracts.pipeline import Pipeline, SourceField
 from penstock.contracts.topics import source_topic
 from penstock.contracts.validation import Rules
-from penstock.runtime.kafka.messages import Batch, Committed, Outcome, Produced
+from penstock.runtime.kafka.messages import Batch, Committed, Outcome, Produced, Send
 from penstock.runtime.metrics import counter, histogram
 from penstock_ingest import history
 from penstock_ingest.counts import Counts, decode_counts
@@ -38,8 +38,8 @@ _REJECTS = counter(metrics.REJECTS)
 _FORGOTTEN = counter(metrics.FORGOTTEN)
 _DELAY = histogram(metrics.INGEST_DELAY)
 
-# Events that go through all steps together: more of them leave the processor's cache between two
-# steps, at a third of the speed.
+# Events that go through all steps together, up to Kafka's client: more of them leave the processor's cache
+# between two steps, at a third of the speed.
 CHUNK = 256
 
 
@@ -99,13 +99,13 @@ class Intake:
     def assigned(self, partitions: Mapping[int, Committed]) -> None:
         self._partitions = {number: self._take(number, committed) for number, committed in partitions.items()}
 
-    def process(self, batch: Batch) -> Outcome:
+    def process(self, batch: Batch, send: Send) -> Outcome:
         typed, number = self._typed, batch.partition.number
         partition = self._partitions[number]
         seen = partition.seen
         seen.window_ms = typed.rules.window_ms
         now = self._now = max(self._now, self._clock())
-        produced, fresh, rejects, delta = self._divide(batch, typed, seen, now)
+        fresh, rejects, delta = self._divide(batch, typed, seen, now, send)
         duplicates = len(batch.messages) - len(fresh) - rejects.total()
         here = Counts(len(fresh), duplicates, seen.excess(len(fresh), now), rejects)
         counts = partition.counts + here
@@ -113,7 +113,7 @@ class Intake:
         checkpoint = partition.since_checkpoint >= history.CHECKPOINT_EVERY
         if fresh:
             said = history.headers(counts.records, delta, whole if checkpoint else None)
-            produced.append(Produced(self._seen_topic, number, None, b"".join(fresh), said))
+            send([Produced(self._seen_topic, number, None, b"".join(fresh), said)])
 
         def committed() -> None:
             seen.remember(fresh, now, here.forgotten)
@@ -122,33 +122,34 @@ class Intake:
                 partition.since_checkpoint = 1 if checkpoint else partition.since_checkpoint + 1
             self._measure(here, now, batch.messages[0].timestamp if batch.messages else -1)
 
-        return Outcome(produced, metadata=counts.encode(), committed=committed)
+        return Outcome(metadata=counts.encode(), committed=committed)
 
     def _divide(
-        self, batch: Batch, typed: TypedRules, seen: SeenIds, now: int
-    ) -> tuple[list[Produced], dict[bytes, None], Counter[str], Profile]:
-        """Divides a batch. Returns its records and rejects, the digests of new ids, the number of
-        rejects by reason, and the records' profile.
+        self, batch: Batch, typed: TypedRules, seen: SeenIds, now: int, send: Send
+    ) -> tuple[dict[bytes, None], Counter[str], Profile]:
+        """Divides a batch, and sends its records and rejects chunk by chunk: Kafka takes one while the
+        next is decoded. Returns the digests of new ids, the number of rejects by reason, and the
+        records' profile.
         """
         number = batch.partition.number
         at = datetime.fromtimestamp(now / 1000, UTC)
         latest = min(LATEST, at + typed.rules.ahead)
         profiler = Profiler(typed.rules.fields)
-        produced: list[Produced] = []
         fresh: dict[bytes, None] = {}
         rejects: Counter[str] = Counter()
         for first in range(0, len(batch.messages), CHUNK):
             accepted, rejected = typed.check(batch.messages[first : first + CHUNK], latest)
-            for message, answer in rejected:
-                rejects[answer.reason] += 1
-                produced.append(reject(self._rejects_topic, number, message, answer, at))
+            rejects.update(answer.reason for _, answer in rejected)
             digests = list(map(digest, accepted.ids))
             new = seen.divide(digests, now, fresh)
             fresh.update(dict.fromkeys(compress(digests, new)))
             kept = accepted.only(new)
-            produced += records(self._records_topic, number, kept)
+            send(
+                records(self._records_topic, number, kept)
+                + [reject(self._rejects_topic, number, message, answer, at) for message, answer in rejected]
+            )
             profiler.add(kept.fields)
-        return produced, fresh, rejects, profiler.profile()
+        return fresh, rejects, profiler.profile()
 
     def _measure(self, counts: Counts, now: int, published: int) -> None:
         # `published`: time of the batch's first event in milliseconds, -1 where that is not known.

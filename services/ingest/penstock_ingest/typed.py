@@ -107,7 +107,7 @@ class TypedRules:
         ids, entities, *fields = (columns[at] for at in self._columns)
         known = [
             column
-            if missing.isdisjoint(column)
+            if not missing or missing.isdisjoint(column)
             else [None if value in missing else value for value in column]
             for missing, column in zip(self._blanks, fields, strict=True)
         ]

@@ -8,8 +8,9 @@ import base64
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from hypothesis import given, settings
@@ -17,10 +18,10 @@ from hypothesis import strategies as st
 
 from penstock.contracts.dataplane import MAX_REJECT_BYTES, Record, Reject
 from penstock.contracts.pipeline import Pipeline
-from penstock.runtime.kafka.messages import Batch, Committed, Message, Outcome, Partition
+from penstock.runtime.kafka.messages import Batch, Committed, Message, Partition, Produced
 from penstock_ingest.counts import decode_counts
 from penstock_ingest.history import Restored, whole_profile
-from penstock_ingest.intake import Intake
+from penstock_ingest.intake import CHUNK, Intake
 from penstock_ingest.profile import Profiler
 from penstock_ingest.seen import SeenIds
 
@@ -85,7 +86,19 @@ def batch(values: list[bytes | None], first: int = 0, partition: int = 1) -> Bat
     return Batch(Partition("loans.applications.events.v1", partition), messages, first + 2 * len(values))
 
 
-def on(outcome: Outcome, kind: str) -> list[Any]:
+class Answer(NamedTuple):
+    produced: list[Produced]
+    metadata: str
+    committed: Callable[[], None]
+
+
+def answer(intake: Intake, asked: Batch) -> Answer:
+    sent: list[Produced] = []
+    outcome = intake.process(asked, sent.extend)
+    return Answer(sent, outcome.metadata, outcome.committed)
+
+
+def on(outcome: Answer, kind: str) -> list[Any]:
     return [
         orjson.loads(one.value or b"")
         for one in outcome.produced
@@ -93,20 +106,20 @@ def on(outcome: Outcome, kind: str) -> list[Any]:
     ]
 
 
-def ids(outcome: Outcome) -> list[str]:
+def ids(outcome: Answer) -> list[str]:
     return [record["id"] for record in on(outcome, "records")]
 
 
 def test_an_event_far_ahead_of_the_clock_is_rejected_and_a_file_may_say_how_far() -> None:
     ahead = {"at": NOW / 1000 + 3 * 86_400}
-    (rejected,) = on(make().process(batch([event(1, **ahead)])), "rejects")
+    (rejected,) = on(answer(make(), batch([event(1, **ahead)])), "rejects")
     assert "more than 1d ahead of the clock (`at_most_ahead`)" in rejected["detail"]
-    assert ids(make(at_most_ahead="3d").process(batch([event(1, **ahead)]))) == ["1"]
+    assert ids(answer(make(at_most_ahead="3d"), batch([event(1, **ahead)]))) == ["1"]
 
 
 def test_a_record_has_the_contract_s_shape_and_the_event_s_place() -> None:
     good = Message(7, b"whatever", event("a", note="hm", purpose="car"), NOW, [("traceparent", TRACE)])
-    (record, seen) = make().process(Batch(Partition("loans.applications.events.v1", 1), [good], 8)).produced
+    (record, seen) = answer(make(), Batch(Partition("loans.applications.events.v1", 1), [good], 8)).produced
     assert (record.topic, record.partition, record.key) == ("loans.applications.records.v1", 1, b"w1")
     assert record.headers == [("traceparent", TRACE)]
     value = orjson.loads(record.value or b"")
@@ -130,7 +143,7 @@ def test_a_record_has_the_contract_s_shape_and_the_event_s_place() -> None:
 
 def test_a_reject_keeps_the_original_bytes_and_its_place() -> None:
     broken = b"{" + b"x" * MAX_REJECT_BYTES
-    (reject,) = make().process(batch([broken], first=5)).produced
+    (reject,) = answer(make(), batch([broken], first=5)).produced
     assert (reject.topic, reject.partition, reject.key, reject.headers) == (
         "loans.applications.rejects.v1",
         1,
@@ -152,32 +165,39 @@ def test_a_header_that_is_no_traceparent_harms_nobody() -> None:
         Message(at, None, event(at), NOW, [("traceparent", header)])
         for at, header in enumerate([b"\xff" * 55, b"", b"x" * 3000])
     ]
-    outcome = make().process(Batch(Partition("loans.applications.events.v1", 0), odd, 3))
+    outcome = answer(make(), Batch(Partition("loans.applications.events.v1", 0), odd, 3))
     assert [record["traceparent"] for record in on(outcome, "records")] == [None] * 3
 
 
 def test_nothing_is_remembered_before_the_commit() -> None:
     intake = make()
-    first = intake.process(batch([event("a"), event("a"), b"{"]))
-    again = intake.process(batch([event("a"), event("a"), b"{"]))
+    first = answer(intake, batch([event("a"), event("a"), b"{"]))
+    again = answer(intake, batch([event("a"), event("a"), b"{"]))
     assert first.produced == again.produced
     assert first.metadata == again.metadata
     again.committed()
-    after = intake.process(batch([event("a"), event("b")], first=6))
+    after = answer(intake, batch([event("a"), event("b")], first=6))
     assert ids(after) == ["b"]
     counts = decode_counts(after.metadata)
     assert (counts.events, counts.records, counts.duplicates, counts.rejects) == (5, 2, 2, {"not_json": 1})
 
 
+def test_a_chunk_is_on_its_way_to_kafka_before_the_next_is_decoded() -> None:
+    intake, sent = make(), list[int]()
+    chunks = [[event(number) for number in range(CHUNK)], [b"{"] * CHUNK, [event("last")]]
+    intake.process(batch([value for chunk in chunks for value in chunk]), lambda made: sent.append(len(made)))
+    assert sent == [*map(len, chunks), 1], "the ids that were seen come last"
+
+
 def test_a_repeat_is_known_within_the_window_and_in_its_own_partition() -> None:
     clock = Clock()
     intake = make(clock)
-    intake.process(batch([event("a")])).committed()
+    answer(intake, batch([event("a")])).committed()
     clock.now += WINDOW
-    assert ids(intake.process(batch([event("a")], first=2))) == []
-    assert ids(intake.process(batch([event("a")], partition=0))) == ["a"]
+    assert ids(answer(intake, batch([event("a")], first=2))) == []
+    assert ids(answer(intake, batch([event("a")], partition=0))) == ["a"]
     clock.now += 1
-    assert ids(intake.process(batch([event("a")], first=2))) == ["a"]
+    assert ids(answer(intake, batch([event("a")], first=2))) == ["a"]
 
 
 def test_beyond_the_capacity_the_oldest_are_forgotten_and_counted() -> None:
@@ -185,27 +205,27 @@ def test_beyond_the_capacity_the_oldest_are_forgotten_and_counted() -> None:
     intake = make(clock, capacity=32)
     for number in range(40):
         clock.now += 1
-        outcome = intake.process(batch([event(number)], first=2 * number))
+        outcome = answer(intake, batch([event(number)], first=2 * number))
         outcome.committed()
     forgotten = decode_counts(outcome.metadata).forgotten
     assert 8 <= forgotten <= 8 + 32 // 16
-    accepted = ids(intake.process(batch([event(number) for number in range(40)], first=80)))
+    accepted = ids(answer(intake, batch([event(number) for number in range(40)], first=80)))
     assert accepted == [str(number) for number in range(forgotten)]
 
 
 def test_a_partition_that_comes_straight_back_is_as_it_was() -> None:
     intake = make()
-    outcome = intake.process(batch([event("a")]))
+    outcome = answer(intake, batch([event("a")]))
     outcome.committed()
     intake.assigned({1: Committed(2, outcome.metadata)})
-    assert ids(intake.process(batch([event("a")], first=2))) == []
+    assert ids(answer(intake, batch([event("a")], first=2))) == []
 
 
 def test_a_changed_pipeline_holds_from_the_next_batch_on() -> None:
     intake = make()
-    assert ids(intake.process(batch([event("a", income=11)]))) == []
+    assert ids(answer(intake, batch([event("a", income=11)]))) == []
     intake.follow(pipeline(fields={"income": {"type": "number"}, "zip": {"type": "category"}}))
-    (record,) = on(intake.process(batch([event("a", income=11, zip="9")])), "records")
+    (record,) = on(answer(intake, batch([event("a", income=11, zip="9")])), "records")
     assert record["fields"] == {"income": 11.0, "zip": "9"}
 
 
@@ -213,10 +233,11 @@ def test_the_profile_travels_as_deltas_with_a_checkpoint_now_and_then() -> None:
     intake = make()
     messages, records = [], []
     for number in range(150):
-        outcome = intake.process(
+        outcome = answer(
+            intake,
             batch(
                 [event(number, income=number % 11, purpose=f"p{number % 3}", note="secret")], first=2 * number
-            )
+            ),
         )
         outcome.committed()
         records += [record["fields"] for record in on(outcome, "records")]
@@ -255,7 +276,7 @@ def test_against_a_plain_model(steps: list[tuple[list[bytes | None], int, bool]]
         if not values:
             continue
         clock.now += later
-        outcome = intake.process(batch(values, first=offset))
+        outcome = answer(intake, batch(values, first=offset))
         expected, added = Counter[str](), dict[str, int]()
         for value in values:
             try:

@@ -67,14 +67,17 @@ class Produced(NamedTuple):
     headers: Headers | None = None
 
 
+Send = Callable[[Sequence[Produced]], None]
+"""Takes messages to publish, which are on their way to Kafka while more are made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Output of one batch, all of it or nothing.
+    """End of the work on one batch: what was sent and this become durable together, or nothing does.
 
     `committed` is called once when the transaction is durable, before the partition's next batch:
     the place to change what is kept in memory.
     """
 
-    produced: Sequence[Produced] = ()
     metadata: str = ""
     committed: Callable[[], None] = field(default=lambda: None)

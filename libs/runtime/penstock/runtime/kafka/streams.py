@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 
 from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.kafka.group import BATCH, LINGER_S, Member
-from penstock.runtime.kafka.messages import BEGINNING, Batch, Committed, Outcome, Partition
+from penstock.runtime.kafka.messages import BEGINNING, Batch, Committed, Outcome, Partition, Produced, Send
 from penstock.runtime.kafka.positions import UNASSIGNED, Gathered
 from penstock.runtime.kafka.reading import committed, topic_partition
 from penstock.runtime.kafka.spans import batch_span
@@ -35,10 +35,13 @@ class Processor(Protocol):
         of it still holds. Raises Unavailable to be called again.
         """
 
-    def process(self, batch: Batch) -> Outcome:
+    def process(self, batch: Batch, send: Send) -> Outcome:
         """Decides, and changes nothing: after an aborted transaction the same messages come again.
         What is kept in memory changes in `Outcome.committed`. Where it raises what will not pass, the
         messages that it raises for alone are left out as dead letters.
+
+        `send` adds messages to the transaction, which Kafka takes while the next are made: a part at
+        a time is faster than all at the end.
         """
 
 
@@ -69,8 +72,8 @@ class TransactionalStream(Member):
         batch: int = BATCH,
         linger_s: float = LINGER_S,
     ) -> None:
-        """`batch`: the most messages in one transaction; `linger_s`: seconds to gather more after
-        the first.
+        """`batch`: the most messages in one transaction; `linger_s`: seconds between two that are not
+        full.
         """
         super().__init__(kafka, group, readiness, batch=batch, linger_s=linger_s, ends=True)
         self._transactional_id = kafka.topic(f"{group}-{replica}")
@@ -87,17 +90,19 @@ class TransactionalStream(Member):
         return partial(self._answer, transactions)
 
     def _answer(self, transactions: Transactions, gathered: Gathered) -> None:
-        """One transaction. Each outcome is on its way to Kafka while the next batch is worked on."""
+        """One transaction."""
         if not (batches := self._up_to_the_ends(gathered)):
             return
-        answered: list[tuple[Batch, Outcome]] = []
         with batch_span("process", batches):
-            transactions.begin()
-            for batch in batches:
-                with processing(batch.partition.topic, self._group, messages=len(batch.messages)):
-                    outcome = self._outcome(batch)
-                    transactions.produce(outcome.produced)
-                answered.append((batch, outcome))
+            try:
+                outcomes = self._processed(transactions, batches)
+            except Exception as error:
+                if isinstance(error, KafkaException) or may_pass(error):
+                    raise
+                transactions.abort()  # parts of the batch may be in it
+                batches = [self._without_unfit(batch) for batch in batches]
+                outcomes = self._processed(transactions, batches)
+            answered = list(zip(batches, outcomes, strict=True))
             transactions.commit(
                 {batch.partition: Committed(batch.position, outcome.metadata) for batch, outcome in answered},
                 self._client.consumer_group_metadata(),
@@ -105,6 +110,16 @@ class TransactionalStream(Member):
             for batch, outcome in answered:
                 self._advance(batch.partition, batch.position)
                 outcome.committed()
+
+    def _processed(self, transactions: Transactions, batches: Sequence[Batch]) -> list[Outcome]:
+        """Begins a transaction and answers the batches in it."""
+        transactions.begin()
+        outcomes = []
+        for batch in batches:
+            topic = batch.partition.topic
+            with processing(topic, self._group, messages=len(batch.messages)):
+                outcomes.append(self._processors[topic].process(batch, transactions.produce))
+        return outcomes
 
     def _up_to_the_ends(self, gathered: Gathered) -> list[Batch]:
         """The batches, each up to its log's end where that was reached. Markers of transactions lie
@@ -122,26 +137,21 @@ class TransactionalStream(Member):
             Batch(partition, (), end) for partition, end, at in ahead if at != UNASSIGNED and max(at, 0) < end
         ]
 
-    def _outcome(self, batch: Batch) -> Outcome:
-        """The batch's outcome, without the messages that cannot be processed even alone: those
-        become dead letters.
+    def _without_unfit(self, batch: Batch) -> Batch:
+        """The batch without the messages that cannot be processed even alone: those become dead
+        letters.
         """
         process = self._processors[batch.partition.topic].process
-        try:
-            return process(batch)
-        except Exception as error:
-            if may_pass(error):
-                raise
         unfit: dict[int, Exception] = {}
         for message in batch.messages:
             try:
-                process(replace(batch, messages=[message]))
+                process(replace(batch, messages=[message]), _nowhere)
             except Exception as error:
                 if may_pass(error):
                     raise
                 unfit[message.offset] = error
         self._letters.put_all(batch.partition, list(unfit.items()))
-        return process(replace(batch, messages=[one for one in batch.messages if one.offset not in unfit]))
+        return replace(batch, messages=[one for one in batch.messages if one.offset not in unfit])
 
     def _assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Committed offsets first: once they are stable, nobody who owned the partitions before can
@@ -154,6 +164,10 @@ class TransactionalStream(Member):
                 {where.number: state for where, state in states.items() if where.topic == topic}
             )
         return {partition: state.position for partition, state in states.items()}
+
+
+def _nowhere(_: Sequence[Produced]) -> None:
+    """Sends nothing: the batch is only tried."""
 
 
 class Sink(Protocol):
@@ -209,8 +223,8 @@ class PositionedStream(Member):
         batch: int = BATCH,
         linger_s: float = LINGER_S,
     ) -> None:
-        """`batch`: the most messages in one call of `write`; `linger_s`: seconds to gather more
-        after the first.
+        """`batch`: the most messages in one call of `write`; `linger_s`: seconds between two
+        calls for a partition that are not full.
         """
         super().__init__(kafka, group, readiness, batch=batch, linger_s=linger_s, ends=True)
         self._sink = sink

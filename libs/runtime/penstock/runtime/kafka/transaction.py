@@ -119,7 +119,9 @@ class Transactions:
         name = self._kafka.topic(topic)
         while True:
             try:
-                self._producer.produce(name, value, key, partition, headers=list(headers or ()))
+                self._producer.produce(
+                    name, value, key, partition, headers=list(headers) if headers else None
+                )
                 return
             except BufferError:
                 self._producer.poll(0.1)
