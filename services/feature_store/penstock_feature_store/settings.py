@@ -16,9 +16,9 @@ class Settings(ServiceSettings):
 
     batch: int = Field(default=10_000, ge=1, le=100_000)
     """The most records in one file of the lake."""
-    linger_s: float = Field(default=0.4, ge=0, le=10)
-    """Seconds to gather more after the first record: a file a partition at most this often, and the
-    delay until a record is seen.
+    linger_s: float = Field(default=0.2, ge=0, le=10)
+    """Seconds from one file of a partition to the next while neither is full: the most that a record
+    waits to be written.
     """
     advertise: str = ""
     """host:port where other replicas reach this one; by default `host`, or this machine's name

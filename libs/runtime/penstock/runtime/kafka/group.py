@@ -5,13 +5,14 @@ batches. One membership lasts as long as one session (`recovery.py`).
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from penstock.contracts import metrics
 from penstock.runtime.kafka.assignment import Assignment
@@ -28,9 +29,10 @@ from penstock.runtime.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 BATCH: Final = 4000  # messages in one batch
-# Seconds in which more messages are gathered after the first: at most 20 batches a second, as an
-# event a second must not cost a transaction each time one more arrives.
+# Seconds from one batch to the next, in which its messages are gathered: at most 20 batches a second, as
+# a transaction costs as much as hundreds of events. A message that comes after a pause waits for none.
 LINGER_S: Final = 0.05
+TOGETHER_S: Final = 0.005  # that the first after a pause waits for what was sent with it
 POLL_S: Final = 0.5  # seconds that an idle member sleeps; how soon it notices `stop` and new topics
 
 
@@ -51,8 +53,8 @@ class Member(ABC):
         linger_s: float,
         ends: bool,
     ) -> None:
-        """`batch`: the most messages gathered at once; `linger_s`: seconds to gather more after the
-        first; `ends`: the ends of partitions are told.
+        """`batch`: the most messages gathered at once; `linger_s`: seconds between two batches that are
+        not full; `ends`: the ends of partitions are told.
         """
         self._kafka = kafka
         self._group = group
@@ -60,6 +62,8 @@ class Member(ABC):
         self._positions = Positions(kafka)
         self._batch = batch
         self._linger_s = linger_s
+        self._gathered_at = -linger_s  # when the last messages were complete
+        self._worked_s = 0.0  # that these took
         self._ends = ends
         self._lock = threading.Lock()
         self._topics: frozenset[str] = frozenset()  # made anew under the lock, read without
@@ -119,7 +123,11 @@ class Member(ABC):
         try:
             handle = self._begin()
             while not stop.is_set():
-                handle(self._gather())
+                gathered = self._gather()
+                began = time.monotonic()
+                handle(gathered)
+                if gathered.batches:
+                    self._worked_s = time.monotonic() - began
         finally:
             self._positions.end()
             self._positions.measure(self._client)
@@ -135,7 +143,7 @@ class Member(ABC):
             return Gathered((), {})
         first = self._client.poll(POLL_S)
         self._rebalanced = False
-        raw = [] if first is None else [first, *self._client.consume(self._batch - 1, self._linger_s)]
+        raw = [] if first is None else [first, *self._more()]
         if self._failure is not None:
             raise self._failure
         if self._rebalanced:
@@ -147,6 +155,16 @@ class Member(ABC):
         self._positions.measure(self._client)
         self._assignment.check(self._topics)
         return self._positions.sort(raw, self._on_error, ends_hold=not self._rebalanced)
+
+    def _more(self) -> list[Message]:
+        """What comes after the first message until the batch is full or due: no sooner than the last one's
+        work took, so that many small batches do not take all of the time.
+        """
+        due = self._gathered_at + self._linger_s - time.monotonic()
+        pause = min(self._linger_s, max(TOGETHER_S, self._worked_s))
+        more = self._client.consume(self._batch - 1, max(due, pause))
+        self._gathered_at = time.monotonic()
+        return more
 
     def _subscribed(self) -> bool:
         """Follows `subscribe` and `remove`. False while there is no topic, after a pause."""
