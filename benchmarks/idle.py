@@ -3,7 +3,7 @@
     python benchmarks/idle.py            # a stack of its own; --home HOME measures one that is up
 
 PSS shares what processes share among them, so the parts add up to the whole. CPU is what all
-processes of a program used over the minute.
+processes of a program used over the minute, those too that began or ended in it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def measure(stack: Stack, seconds: float = 60.0) -> dict[str, dict[str, float]]:
     """By program and `all`: `pss_mb`, and `cpu_percent` of one core over `seconds`."""
-    trees = {one.program: [one.pid, *descendants(one.pid)] for one in stack.status() if one.pid is not None}
-    before = {pid: ticks(pid) for pids in trees.values() for pid in pids}
+    roots = {one.program: one.pid for one in stack.status() if one.pid is not None}
+    before = {program: sum(map(ticks, tree(pid))) for program, pid in roots.items()}
     time.sleep(seconds)
+    trees = {program: tree(pid) for program, pid in roots.items()}
     found = {
         program: {
             "pss_mb": sum(map(pss, pids)) / 1e6,
-            # What ends meanwhile, an idle fork server say, counts as nothing.
-            "cpu_percent": sum(max(0, ticks(pid) - before[pid]) for pid in pids) / TICKS / seconds * 100,
+            "cpu_percent": (sum(map(ticks, pids)) - before[program]) / TICKS / seconds * 100,
         }
         for program, pids in trees.items()
     }
@@ -43,6 +43,10 @@ def measure(stack: Stack, seconds: float = 60.0) -> dict[str, dict[str, float]]:
         figure: sum(one[figure] for one in found.values()) for figure in ("pss_mb", "cpu_percent")
     }
     return found
+
+
+def tree(pid: int) -> list[int]:
+    return [pid, *descendants(pid)]
 
 
 def descendants(pid: int) -> list[int]:
@@ -57,12 +61,14 @@ def descendants(pid: int) -> list[int]:
 
 
 def ticks(pid: int) -> int:
-    """User and system time, in clock ticks; 0 for a process that has ended."""
+    """User and system time in clock ticks, with that of the children that it has waited for: what one
+    that ends has used goes to its parent. 0 for a process that has ended.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0
-    return int(fields[11]) + int(fields[12])
+    return sum(map(int, fields[11:15]))
 
 
 def pss(pid: int) -> int:
