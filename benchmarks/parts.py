@@ -35,6 +35,7 @@ ON_THE_DEMO = (
     Part("parity", models.of_parity),
     Part("serving", data_plane.of_serving, data_plane.each_path),
     Part("predict", data_plane.of_predict),
+    Part("latency", data_plane.of_latency),
 )
 ALONE = (
     Part("ingest_throughput", data_plane.of_ingest, data_plane.ingest_alone),

@@ -22,6 +22,23 @@ def of_ingest(found: Mapping[str, float]) -> Iterator[Figure]:
     )
 
 
+def of_latency(found: Mapping[str, float]) -> Iterator[Figure]:
+    for way, until, must, aim in (
+        ("record", "its record is readable", 250, 60),
+        ("features", "its entity's features are", 500, 120),
+    ):
+        p99 = found[f"{way}_p99_ms"]
+        yield Figure(
+            f"event published → {until}, p99 at {found['per_s']:,.0f} events/s, beside a bare loop"
+            " that copies in transactions",
+            f"{must} ms",
+            f"{aim} ms",
+            f"{p99:.0f} ms (p50 {found[f'{way}_p50_ms']:.0f}); {found['bare_p99_ms']:.0f} ms",
+            p99 <= must,
+            p99 <= aim,
+        )
+
+
 def of_online(found: Mapping[str, Any]) -> Iterator[Figure]:
     for count, entities in (("1", "1 entity"), ("100", "100 entities")):
         one = found[count]
