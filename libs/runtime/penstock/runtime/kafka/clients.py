@@ -97,7 +97,7 @@ def transactional_producer(
         transactional_id=transactional_id,
         transaction_timeout_ms=TRANSACTION_MS,
         retry_backoff_ms=1,  # each transaction waits for it several times; the default crawls
-        linger_ms=0,
+        linger_ms=5,  # each message alone wakes librdkafka's thread otherwise; a commit sends at once
         acks="all",
         compression_type=compression,
         partitioner="murmur2_random",
