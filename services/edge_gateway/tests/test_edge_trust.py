@@ -32,8 +32,10 @@ def site(tmp_path: Path, keys: Keys) -> SiteTrust:
 
 
 def test_a_site_follows_rotations_that_it_missed(keys: Keys, site: SiteTrust) -> None:
-    assert not site.follow(told(keys))
-    before = site.serial
+    older = told(keys)
+    assert not site.follow(older)
+    before, signed_at = site.serial, site.signed_at
+    assert signed_at
     leaked = keys.signer("registry").keyid
     keys.rotate("audit")
     keys.rotate("registry", revoke=True)
@@ -42,6 +44,9 @@ def test_a_site_follows_rotations_that_it_missed(keys: Keys, site: SiteTrust) ->
     assert site.serial > before
     assert leaked not in trusted
     assert {keys.signer("registry").keyid, keys.signer("audit").keyid} <= trusted.keys()
+    assert site.signed_at == trust_updates.newest(trust_updates.read(keys.directory))[1] > signed_at
+    assert not site.follow(older), "a replayed store brings no revoked key back"
+    assert leaked not in Keys(site.folder).trust().keys
 
 
 def test_a_store_that_a_cut_left_behind_is_made_anew(keys: Keys, site: SiteTrust, tmp_path: Path) -> None:

@@ -287,10 +287,12 @@ def test_what_may_not_leave_is_in_no_file_of_a_site_and_never_on_the_wire(site: 
                 what="both lanes forward",
             )
             until(lambda: hub.heard["Watch"][1:], what="it tells its status")
+            status = SiteServiceStub(again.channel).GetStatus(site_pb2.GetStatusRequest(), timeout=10)
             again.stop()
         finally:
             again.kill()
     assert (answer.accepted, len(answer.rejected)) == (1, 2)
+    assert status.trust_signed_at.ToDatetime(UTC) == trust_updates.newest(trust_updates.read(keys))[1]
     assert again.records()[-1]["inputs"] == {"income": [1.0], "purpose": [None]}
     told = b"".join(one for calls in hub.heard.values() for one in calls)
     assert b"canary" not in told

@@ -43,6 +43,8 @@ class Followed:
 
     serial: int
     trust: Trust
+    at: datetime | None
+    """When the registry signed it; None: nobody kept that."""
 
     def after(self, updates: Iterable[Envelope]) -> Followed:
         """Goes through those that are newer, in their order. Raises Tampered for one that no key of
@@ -53,7 +55,7 @@ class Followed:
             update = _unverified(envelope)
             if update.serial > known.serial:
                 update = dsse.verify(envelope, known.trust, TrustUpdate)
-                known = Followed(update.serial, Trust(update.keys))
+                known = Followed(update.serial, Trust(update.keys), update.at)
         return known
 
 
@@ -64,7 +66,7 @@ def first(updates: tuple[Envelope, ...]) -> Followed:
     if not updates:
         raise NoKey("the registry has not signed the trust store yet", remedy="Start the model registry")
     newest = _unverified(updates[-1])
-    return Followed(newest.serial, Trust(newest.keys))
+    return Followed(newest.serial, Trust(newest.keys), newest.at)
 
 
 def newest(updates: tuple[Envelope, ...]) -> tuple[int, datetime]:

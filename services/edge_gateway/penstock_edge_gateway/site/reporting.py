@@ -78,6 +78,8 @@ class Reporting:
         )
         with suppress(NotFound, Tampered):
             said.trust_serial = self._trust.serial
+            if signed_at := self._trust.signed_at:
+                said.trust_signed_at.FromDatetime(signed_at)
         said.clock.FromDatetime(self._clock())
         if self._hub.heard:
             said.hub_heard.FromDatetime(self._hub.heard)

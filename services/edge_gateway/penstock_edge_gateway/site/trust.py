@@ -4,6 +4,7 @@ changed in it since, each change signed by a key that counted before.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ _UPDATES: Final = TypeAdapter(tuple[Envelope, ...])
 class _Kept(BaseModel):
     serial: int
     keys: dict[str, TrustedKey]
+    at: datetime | None = None  # a release before kept none
 
     def store(self) -> bytes:
         """Trust store as `penstock.packages.keys.Keys` reads it."""
@@ -55,6 +57,11 @@ class SiteTrust:
         """
         return self._kept().serial
 
+    @property
+    def signed_at(self) -> datetime | None:
+        """When the registry signed that update; None where an older release kept it. Raises as `serial`."""
+        return self._kept().at
+
     def begin(self, updates: bytes) -> None:
         """Takes the newest store on the hub's word: the token proved the hub. Raises Tampered, NoKey."""
         self._keep(trust_updates.first(_read(updates)))
@@ -64,7 +71,7 @@ class SiteTrust:
         stays as it is.
         """
         kept = self._kept()
-        followed = Followed(kept.serial, Trust(kept.keys)).after(_read(updates))
+        followed = Followed(kept.serial, Trust(kept.keys), kept.at).after(_read(updates))
         if followed.serial == kept.serial:
             return False
         self._keep(followed)
@@ -84,7 +91,7 @@ class SiteTrust:
             ) from error
 
     def _keep(self, followed: Followed) -> None:
-        kept = _Kept(serial=followed.serial, keys=dict(followed.trust.keys))
+        kept = _Kept(serial=followed.serial, keys=dict(followed.trust.keys), at=followed.at)
         write_private(self.folder / _FILE, kept.model_dump_json(indent=1).encode())
         self._show(kept)
 

@@ -97,6 +97,10 @@ def _lines(site: edge.Site) -> list[RenderableType]:
         f"{site.name}: {site.state} since {when(site.since)} UTC{key}",
         f"start {site.incarnation}, last contact {when(site.last_contact)}{_clock(site)}",
     ]
+    if site.status.HasField("trust_signed_at"):
+        said.append(
+            f"trusts the keys of {when(site.status.trust_signed_at)} UTC, update {site.status.trust_serial}"
+        )
     if site.held_back:
         said.append(
             f"not told the newest file and versions of {', '.join(site.held_back)}: its release cannot carry"

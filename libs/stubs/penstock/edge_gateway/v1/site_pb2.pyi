@@ -167,6 +167,7 @@ class SiteStatus(_message.Message):
     HUB_TROUBLE_FIELD_NUMBER: _builtins.int
     REJECTS_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    TRUST_SIGNED_AT_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     incarnation: _builtins.int
     trust_serial: _builtins.int
@@ -195,6 +196,10 @@ class SiteStatus(_message.Message):
         their place in it: `edge.pseudonymize`.
         """
 
+    @_builtins.property
+    def trust_signed_at(self) -> _timestamp_pb2.Timestamp:
+        """When the registry signed that update of the trust store; unset where an older release took it."""
+
     def __init__(
         self,
         *,
@@ -208,10 +213,11 @@ class SiteStatus(_message.Message):
         hub_trouble: _builtins.str = ...,
         rejects: _abc.Iterable[Global___SiteRejects] | None = ...,
         features: _abc.Iterable[_builtins.str] | None = ...,
+        trust_signed_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "hub_heard", b"hub_heard"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "hub_heard", b"hub_heard", "trust_signed_at", b"trust_signed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "features", b"features", "hub_heard", b"hub_heard", "hub_trouble", b"hub_trouble", "incarnation", b"incarnation", "lanes", b"lanes", "pipelines", b"pipelines", "rejects", b"rejects", "site", b"site", "trust_serial", b"trust_serial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "features", b"features", "hub_heard", b"hub_heard", "hub_trouble", b"hub_trouble", "incarnation", b"incarnation", "lanes", b"lanes", "pipelines", b"pipelines", "rejects", b"rejects", "site", b"site", "trust_serial", b"trust_serial", "trust_signed_at", b"trust_signed_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
