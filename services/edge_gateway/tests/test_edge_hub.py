@@ -145,6 +145,19 @@ async def test_a_site_that_is_revoked_while_it_waits_is_told_nothing_more(hub: H
             await hub.ask(method, request)
 
 
+async def test_a_site_that_is_not_told_a_file_asks_by_fields_alone(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub.news, "held_back", lambda features: ["loans"])
+    asked = InferRequest(incarnation=hub.incarnation)
+    asked.question.pipeline, asked.question.tensors = "loans", b"of columns that only their version knows"
+    with pytest.raises(Denied, match="sends no tensors"):
+        await hub.ask("Infer", asked)
+    asked.question.fields.SetInParent()
+    with pytest.raises(AssertionError):  # the platform was asked
+        await hub.ask("Infer", asked)
+
+
 async def test_who_tries_tokens_takes_no_sites_place_at_the_database(hub: Hub, tmp_path: Path) -> None:
     Keys(tmp_path / "keys").ensure()
     tries = (hub.ask("Join", JoinRequest(token="guessed")) for _ in range(50))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.errors import Invalid, NotFound, Tampered, Unavailable
+from penstock.contracts.errors import Denied, Invalid, NotFound, Tampered, Unavailable
 from penstock.contracts.events import (
     Event,
     ModelVersionPromoted,
@@ -138,6 +138,10 @@ async def test_a_site_one_release_behind_is_told_no_file_that_it_could_not_carry
     known = {"numbers": {"loans": 1, "cards": 1}, "generations": {"cards": 1}}
     assert not (await newer(news, **known, status=behind)).ByteSize()
     assert (news.held_back(behind.features), news.held_back(upgraded.features)) == (["loans"], [])
+    with pytest.raises(Denied, match="cannot carry out the newest file of loans, so it sends no tensors"):
+        news.check_told("loans", behind.features)
+    news.check_told("loans", upgraded.features)
+    news.check_told("cards", behind.features)
     told = await newer(news, **known, status=upgraded)
     assert (len(told.pipelines), len(told.promotions), list(told.pseudonym_keys)) == (1, 1, ["loans"])
 

@@ -23,7 +23,7 @@ from penstock_edge_gateway.hub.forward.forwarder import Forwarder
 from penstock_edge_gateway.hub.forward.lanes import batch_of, superseded
 from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.questions import Questions
-from penstock_edge_gateway.hub.reports import Reports
+from penstock_edge_gateway.hub.reports import Reports, status_of
 from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites, known
 from penstock_edge_gateway.hub.store import ErasureRow
@@ -137,6 +137,9 @@ class HubServicer(pb_grpc.HubServiceServicer):
 
     async def Infer(self, request: pb.InferRequest, context: Context) -> pb.InferResponse:
         site, _ = await self._present(context, request.incarnation)
+        if request.question.tensors:
+            features = await self._store.read(lambda session: status_of(known(session, site)).features)
+            self._news.check_told(request.question.pipeline, features)
         answer = await self._questions.ask(site, request.question, context.time_remaining())
         return pb.InferResponse(answer=answer)
 

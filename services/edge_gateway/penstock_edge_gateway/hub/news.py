@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from penstock.contracts.errors import NotFound, Tampered, Unavailable
+from penstock.contracts.errors import Denied, NotFound, Tampered, Unavailable
 from penstock.contracts.events import Envelope, ModelVersion, ModelVersionPromoted, PipelineApplied, encode
 from penstock.contracts.pipeline import Pipeline
 from penstock.edge_gateway.v1.hub_pb2 import Erasure, WatchRequest, WatchResponse
@@ -147,6 +147,16 @@ class News(Restored):
         """Lists the pipelines whose file a site that has these features could not carry out."""
         known = frozenset(features)
         return sorted(one.pipeline.pipeline for one in self.applied.all if needed(one.pipeline) - known)
+
+    def check_told(self, pipeline: str, features: Iterable[str]) -> None:
+        """Raises Denied where a site that has these features is not told the pipeline's file. It judges
+        by an older one which columns may leave, and tensors do not name theirs.
+        """
+        if pipeline in self.held_back(features):
+            raise Denied(
+                f"the site's release cannot carry out the newest file of {pipeline}, so it sends no tensors",
+                remedy="Upgrade the site, or ask by fields",
+            )
 
     def _unknown(
         self, known: WatchRequest, news: WatchResponse
