@@ -93,6 +93,32 @@ def test_what_happened_at_a_site_that_was_cut_off_is_in_the_topics_once_and_in_o
     assert recorded() == [*ids, *more]
     shown = run_penstock(stack, "sites", "show", name)
     assert PIPELINE in shown.stdout
+    assert "trusts the keys of 20" in shown.stdout
+
+
+def test_a_person_who_is_erased_while_a_site_is_away_does_not_come_back_from_it(
+    served: Served, stack: StackUnderTest, site: SiteUnderTest, wire: Wire
+) -> None:
+    name = site.folder.name
+    gone, stays = f"{name}-gone", f"{name}-stays"
+    wire.cut()
+    publish(
+        site,
+        LISTED,
+        [served.events[0] | {"event_id": f"of-{person}", "person_id": person} for person in (gone, stays)],
+    )
+    assert name in run_penstock(stack, "erase", LISTED, gone, "--yes").stdout
+    erasure = served.client.sites.erase(LISTED, gone)
+    assert name in served.client.sites.waiting(erasure)
+    wire.mend()
+    until(
+        lambda: name not in served.client.sites.waiting(erasure), within=WITHIN_S, what="the site confirms it"
+    )
+    until(lambda: not status(site).lanes[0].records, within=WITHIN_S, what="all is forwarded")
+    forwarded = messages(served, source_topic("events", LISTED, "people"))
+    assert [one["person_id"] for one in forwarded if one["person_id"] in (gone, stays)] == [stays]
+    spool = [file.read_bytes() for file in site.folder.glob("events.db*")]
+    assert not [data for data in spool if gone.encode() in data]
 
 
 def test_a_pipeline_that_was_changed_or_deleted_while_a_site_was_away_counts_from_then_on(
