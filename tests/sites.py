@@ -131,9 +131,16 @@ class SiteLoad:
 
 @contextmanager
 def loading(
-    site: SiteUnderTest, pipeline: str, events: Sequence[Event], row: tuple[np.ndarray, np.ndarray]
+    site: SiteUnderTest,
+    pipeline: str,
+    events: Sequence[Event],
+    row: tuple[np.ndarray, np.ndarray],
+    *,
+    pause_s: float = 0.05,
 ) -> Iterator[SiteLoad]:
-    """Within the block the site is sent some 100 events and 20 predictions a second, none of them again."""
+    """Within the block the site is sent five events and asked for a prediction, and so again after each
+    `pause_s`: some 100 and 20 a second. None is sent again.
+    """
     load, stop, numbers = SiteLoad(), threading.Event(), itertools.count()
 
     def publishing() -> None:
@@ -150,7 +157,7 @@ def loading(
         load.answered += ask(site, *row)[1]
 
     def again(call: Callable[[], None]) -> None:
-        while not stop.wait(0.05):
+        while not stop.wait(pause_s):
             try:
                 call()
             except grpc.RpcError as error:

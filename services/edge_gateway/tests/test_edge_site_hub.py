@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -12,17 +13,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import beyond_the_line
 import grpc
 import pytest
 
 from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
+from penstock.packages.keys import Keys
 from penstock.runtime import rpc
+from penstock.runtime.artifacts import Artifacts
+from penstock.testing import packages
 from penstock.testing.namespace import line_or_skip
 from penstock.testing.wait import until_async
 from penstock.testing.wire import Wire
 from penstock_edge_gateway import certificates
+from penstock_edge_gateway.hub.forward.lanes import Position, batch_of, rest_of
 from penstock_edge_gateway.site import hub as way
 from penstock_edge_gateway.site import introduction
+from penstock_edge_gateway.site.fetching import RANGE_BYTES
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.identity import SiteIdentity
 
@@ -42,6 +49,41 @@ class Quiet(hub_pb2_grpc.HubServiceServicer):
         raise AssertionError
 
 
+class Taking(Quiet):
+    """A hub that writes to a list what it is given, with the position, and hands out a package. The third
+    batch and the third range are answered into a line that was cut meanwhile.
+    """
+
+    def __init__(self, package: bytes) -> None:
+        super().__init__()
+        self.package = package
+        self.written: list[int] = []
+        self.batches = self.ranges = 0
+        self.line_is_cut = asyncio.Event()
+        self._position: Position | None = None
+
+    async def Hello(self, request: hub_pb2.HelloRequest, context: Any) -> hub_pb2.HelloResponse:
+        return hub_pb2.HelloResponse(incarnation=1)
+
+    async def Forward(self, request: hub_pb2.ForwardRequest, context: Any) -> hub_pb2.ForwardResponse:
+        self.batches += 1
+        if self.batches == 3:
+            await self.line_is_cut.wait()
+        rest = rest_of(batch_of("branch-1", request), self._position)
+        self.written += [int(record.event.event) for _, record in rest.records]
+        self._position = rest.position
+        return hub_pb2.ForwardResponse(reached=rest.position.sequence)
+
+    async def FetchPackage(
+        self, request: hub_pb2.FetchPackageRequest, context: Any
+    ) -> hub_pb2.FetchPackageResponse:
+        self.ranges += 1
+        if self.ranges == 3:
+            await self.line_is_cut.wait()
+        end = request.offset + request.length
+        return hub_pb2.FetchPackageResponse(data=self.package[request.offset : end], size=len(self.package))
+
+
 @dataclass
 class Door:
     hub: Quiet
@@ -51,8 +93,9 @@ class Door:
 
 
 @asynccontextmanager
-async def door(made: datetime, host: str = "127.0.0.1") -> AsyncIterator[Door]:
+async def door(made: datetime, host: str = "127.0.0.1", hub: Quiet | None = None) -> AsyncIterator[Door]:
     """A door whose certificate was made at that time."""
+    hub = hub or Quiet()
     authority = certificates.new_authority(made)
     own, key = certificates.door_identity(authority, made), certificates.new_key()
     certificate = certificates.pem(
@@ -60,7 +103,7 @@ async def door(made: datetime, host: str = "127.0.0.1") -> AsyncIterator[Door]:
     )
     pair = own.key_pem.encode(), own.certificate_pem.encode()
     credentials = grpc.ssl_server_credentials([pair], authority.certificate_pem.encode(), True)
-    server, hub = rpc.server(), Quiet()
+    server = rpc.server()
     hub_pb2_grpc.add_HubServiceServicer_to_server(hub, server)
     port = server.add_secure_port(f"{host}:0", credentials)
     await server.start()
@@ -185,3 +228,38 @@ async def test_packets_that_vanish_are_noticed_within_90_s_and_the_line_is_used_
             finally:
                 site.kill()
                 await site.wait()
+
+
+@pytest.mark.slow
+async def test_packets_that_vanish_in_mid_forward_and_in_mid_download_lose_and_double_nothing(
+    tmp_path: Path,
+) -> None:
+    keys, records = Keys(tmp_path / "keys"), 8_000
+    keys.ensure()
+    package = random.Random(7).randbytes(5 * RANGE_BYTES)
+    artifact = Artifacts(f"file://{tmp_path}/artifacts").put_bytes("package.tar", package)
+    version = packages.version("sha256:" + "a" * 64, keys, artifact, artifact)
+    (tmp_path / "version.json").write_text(version.model_dump_json())
+    hub = Taking(package)
+    with line_or_skip() as line:
+        async with door(datetime.now(UTC), line.here, hub) as there:
+            replace(there.site, hub=f"{line.here}:{there.port}").save(tmp_path)
+            command = [*line.beyond, sys.executable, beyond_the_line.__file__, tmp_path, str(records)]
+            site = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            assert site.stdout
+            try:
+                await until_async(lambda: hub.batches >= 3 and hub.ranges >= 3)
+                line.cut()
+                hub.line_is_cut.set()
+                async with asyncio.timeout(100):
+                    while beyond_the_line.AWAY not in (await site.stdout.readline()).decode():
+                        pass
+                line.mend()
+                assert await asyncio.wait_for(site.wait(), 200) == 0
+            finally:
+                if site.returncode is None:
+                    site.kill()
+                    await site.wait()
+    assert hub.written == [*range(records)]
+    assert {file.read_bytes() for file in (tmp_path / "fetched").iterdir()} == {package}
+    assert hub.ranges == 2 * 5 + 1  # of archive and signature, and the one that was answered in vain

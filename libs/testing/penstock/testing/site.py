@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final, Self
 
+import psutil
+
 from penstock.testing.broker import free_ports
 
 _MODULE: Final = [sys.executable, "-m", "penstock_edge_gateway.site"]
@@ -58,6 +60,11 @@ class SiteUnderTest:
         assert self._process is None
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log)
+
+    @property
+    def resident_mb(self) -> float:
+        assert self._process
+        return float(psutil.Process(self._process.pid).memory_info().rss) / 1e6
 
     def stop(self) -> None:
         """Ends it as an operator does."""
