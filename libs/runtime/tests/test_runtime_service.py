@@ -42,18 +42,28 @@ SERVICE = """
         model_config = service_config("ingest")
 
     class Servicer(ingest_pb2_grpc.IngestServiceServicer):
+        def __init__(self, data, source):
+            self.data, self.source = data, source
+
         async def GetCounts(self, request, context):
             if request.pipeline == "slow":
                 await asyncio.sleep(60)  # longer than the caller waits
             if request.pipeline == "broken":
                 raise KeyError("a person's name")
+            if request.pipeline == "held":
+                (self.data / "in-hand").touch()
+                while not (self.data / "goes-on").exists():
+                    await asyncio.sleep(0.02)  # polls; the test ends it
+                self.source.read(1)
             raise NotFound("no pipeline `x`", where="pipeline", remedy="Apply it")
 
     async def run(settings):
         async with Service("ingest", settings) as service:
+            source = open(os.devnull, "rb")
+            service.closes(source.close)
             service.serve(
                 ingest_pb2_grpc.add_IngestServiceServicer_to_server,
-                Servicer(),
+                Servicer(service.settings.data_dir, source),
             )
             service.readiness.waits_for("the moon", "it has not risen")
             async def rise():
@@ -207,6 +217,18 @@ def test_sigterm_ends_it_with_0(running: Running) -> None:
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(30) == 0
     assert '"event": "stopping"' in running.log.read_text()
+
+
+def test_nothing_is_closed_under_a_call_in_hand(running: Running) -> None:
+    held = ingest_pb2.GetCountsRequest(pipeline="held")
+    call = ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts.future(held, timeout=30)
+    data = running.home / "ingest"
+    until(lambda: (data / "in-hand").exists(), what="the call is in hand")
+    running.process.send_signal(signal.SIGTERM)
+    until(lambda: '"event": "stopping"' in running.log.read_text(), what="it stops")
+    (data / "goes-on").touch()
+    assert call.code() is grpc.StatusCode.NOT_FOUND, call.details()
+    assert running.process.wait(30) == 0
 
 
 ALONE = """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
 from penstock.ingest.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
@@ -50,10 +48,10 @@ async def run(settings: Settings) -> None:
             removed=lambda intake: stream.remove(intake.events_topic),
         )
         ledger = Ledger(kafka, GROUP)
+        service.closes(ledger.close)
 
         await service.restores(catalog.applied)
         service.stream("stream", stream.run)
         service.serve(add_IngestServiceServicer_to_server, Servicer(catalog, ledger))
         service.describe(lambda: readings.facts(catalog))
         await service.until_stopped()
-        await asyncio.to_thread(ledger.close)

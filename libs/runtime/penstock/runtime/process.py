@@ -152,6 +152,10 @@ class Process:
 
         self._stack.push_async_callback(join)
 
+    def closes(self, close: Callable[[], None]) -> None:
+        """Calls `close` at the end, in a thread, once no call is in hand that may use what it closes."""
+        self._stack.push_async_callback(asyncio.to_thread, close)
+
     def observe(self, readings: Readings) -> None:
         """Metrics that are read when they are exported, from the exporter's thread, as long as the
         process lives.
