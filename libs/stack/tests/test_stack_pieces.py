@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from penstock.contracts.errors import Conflict, NotFound, Tampered, Unavailable
-from penstock.stack import fitness, jars, logfiles, passwords, ports, processes, programs
+from penstock.stack import fitness, install, jars, logfiles, passwords, ports, processes, programs
 from penstock.stack.launch import Spec
 from penstock.stack.places import Places
 from penstock.stack.stackfile import StackFile, shared_memory
@@ -166,6 +166,25 @@ def test_the_lock_pins_every_jar_by_digest() -> None:
     locked = jars.read_lock(Places.find().kafka_lock)
     assert {jar.artifact for jar in locked} >= {"kafka_2.13", "slf4j-simple"}
     assert all(len(jar.sha256) == 64 and jar.size for jar in locked)
+
+
+@pytest.mark.process
+def test_a_start_up_cache_that_cannot_be_made_stops_no_set_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, places = Places.find(), Places(tmp_path)
+    for name in ("deploy", ".venv-triton"):
+        (tmp_path / name).symlink_to(real.triton_venv.parent / name)
+    places.kafka.mkdir(parents=True)
+    (places.kafka / "jars").symlink_to(real.kafka / "jars")
+    monkeypatch.setattr(Places, "find", lambda: places)
+    monkeypatch.setattr(install, "_BROKER_WITHIN_S", 0.0)  # as on a machine that has too much to do
+    said: list[str] = []
+    install.install(said.append)
+    assert "a start-up cache for Kafka: not made" in said[-1]
+    assert "the next `make setup` tries again" in said[-1]
+    assert list(places.kafka.iterdir()) == [places.kafka / "jars"]
+    assert [part.what for part in install.missing(places)] == ["a start-up cache for Kafka"]
 
 
 def test_this_machine_is_fit_and_another_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
