@@ -279,6 +279,20 @@ def test_a_platform_that_is_away_is_said_in_a_sentence(arguments: list[str]) -> 
     assert "Traceback" not in done.output
 
 
+def test_a_platform_that_nobody_named_is_said_before_it_is_given_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PENSTOCK_HOME", "PENSTOCK_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    said = "No stack was started from this folder or one above: calling 127.0.0.1:9080"
+    assert said in runner.invoke(app, ["apply", "none.yaml"]).stderr
+    assert said not in runner.invoke(app, ["apply", "--help"]).stderr
+    assert said not in runner.invoke(app, ["validate", "none.yaml"]).stderr
+    monkeypatch.setenv("PENSTOCK_ENDPOINT", "127.0.0.1:1")
+    assert said not in runner.invoke(app, ["apply", "none.yaml"]).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

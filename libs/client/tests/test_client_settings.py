@@ -34,6 +34,25 @@ def test_the_stack_of_a_home_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     assert ClientSettings(endpoint="127.0.0.1:9001").endpoint == "127.0.0.1:9001"
 
 
+def test_a_stack_of_a_folder_above_is_found_but_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PENSTOCK_HOME", raising=False)
+    below = tmp_path / "loans" / "may"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert ClientSettings().assumed
+    home = tmp_path / ".penstock"
+    home.mkdir()
+    (home / "stack.json").write_text(json.dumps({"endpoint": "127.0.0.1:7001", "kafka": "127.0.0.1:7002"}))
+    settings = ClientSettings()
+    assert (settings.home, settings.endpoint, settings.assumed) == (home, "127.0.0.1:7001", False)
+    monkeypatch.setattr("os.geteuid", lambda: home.stat().st_uid + 1)
+    assert ClientSettings().assumed
+    monkeypatch.chdir(tmp_path)
+    assert ClientSettings().home == Path(".penstock")
+
+
 def test_an_operator_of_the_embedded_stack_comes_with_its_password(tmp_path: Path) -> None:
     stack = {"home": str(tmp_path), "endpoint": "127.0.0.1:1", "kafka": "127.0.0.1:2"}
     (tmp_path / "stack.json").write_text(json.dumps(stack | {"kafka_services": "127.0.0.1:3"}))

@@ -1,10 +1,13 @@
 """Addresses of the platform: arguments win over the environment, that over `$PENSTOCK_HOME/stack.json`,
-that over the default ports.
+that over the default ports. The home is by default the `.penstock` of the folder one stands in, or of
+the nearest one above it in which `penstock up` has started a stack.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,20 @@ from pydantic_settings import (
 from penstock.contracts.connection import SCRAM, KafkaSettings
 
 DEFAULT_HOME = Path(".penstock")
+STACK_FILE = "stack.json"
+
+
+def _home() -> Path:
+    """Home of the stack that was started here or in a folder above. One that belongs to somebody else is
+    passed over: who may write into a folder above must not say where data are sent.
+    """
+    if (DEFAULT_HOME / STACK_FILE).exists():
+        return DEFAULT_HOME
+    for folder in Path.cwd().parents:
+        with suppress(OSError):
+            if (folder / DEFAULT_HOME / STACK_FILE).stat().st_uid == os.geteuid():
+                return folder / DEFAULT_HOME
+    return DEFAULT_HOME
 
 
 class ClientSettings(BaseSettings):
@@ -26,10 +43,15 @@ class ClientSettings(BaseSettings):
         env_prefix="PENSTOCK_", env_nested_delimiter="__", frozen=True, extra="ignore"
     )
 
-    home: Path = DEFAULT_HOME
+    home: Path = Field(default_factory=_home)
     endpoint: str = "127.0.0.1:9080"
     """host:port of the front door."""
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+
+    @property
+    def assumed(self) -> bool:
+        """Tells whether nobody said where the platform is: the default ports are called, whoever is there."""
+        return "endpoint" not in self.model_fields_set
 
     @property
     def operator(self) -> KafkaSettings:
@@ -59,7 +81,7 @@ class ClientSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         given = {**env_settings(), **init_settings()}
-        addresses = _addresses(Path(given.get("home", DEFAULT_HOME)))
+        addresses = _addresses(Path(given["home"]) if "home" in given else _home())
         return init_settings, env_settings, InitSettingsSource(settings_cls, addresses)
 
 
@@ -73,7 +95,7 @@ def _addresses(home: Path) -> dict[str, Any]:
 def _stack(home: Path) -> dict[str, Any]:
     """Addresses that the embedded stack wrote down when it came up; none where there is no stack."""
     try:
-        found = json.loads((home / "stack.json").read_text())
+        found = json.loads((home / STACK_FILE).read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

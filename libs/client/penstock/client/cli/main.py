@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
@@ -21,7 +23,8 @@ from penstock.client.cli import (
     training,
     tuning,
 )
-from penstock.client.cli.output import Reporting
+from penstock.client.cli.output import Reporting, errors
+from penstock.client.settings import ClientSettings
 
 
 def _tell_version(asked: bool) -> None:
@@ -48,6 +51,27 @@ VERSION = typer.Option("--version", is_eager=True, help="Say which release this 
 def penstock(tell_version: Annotated[bool, VERSION] = False) -> None: ...
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def hands_over(verb: Callable[P, R]) -> Callable[P, R]:
+    """Verb that says which stack it is about to give something to, where nobody has named one."""
+
+    @wraps(verb)
+    def said(*args: P.args, **options: P.kwargs) -> R:
+        settings = ClientSettings()
+        if settings.assumed and not options.get("site"):
+            errors.print(
+                f"No stack was started from this folder or one above: calling {settings.endpoint}, whatever "
+                "is there. PENSTOCK_HOME (of `penstock up`) or PENSTOCK_ENDPOINT says where the platform is.",
+                style="yellow",
+            )
+        return verb(*args, **options)
+
+    return said
+
+
 # `penstock --help` lists them in this order.
 for verb in (
     stack.up,
@@ -56,16 +80,16 @@ for verb in (
     stack.logs,
     init.init,
     pipelines.validate,
-    pipelines.apply,
+    hands_over(pipelines.apply),
     pipelines.pipelines,
-    pipelines.delete,
-    events.publish,
+    hands_over(pipelines.delete),
+    hands_over(events.publish),
     events.rejects,
-    events.erase,
-    training.train,
-    training.import_,
+    hands_over(events.erase),
+    hands_over(training.train),
+    hands_over(training.import_),
     training.runs,
-    tuning.tune,
+    hands_over(tuning.tune),
     costs.costs,
     models.models,
     models.promote,

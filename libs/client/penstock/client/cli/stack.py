@@ -37,7 +37,8 @@ def up(
     show(
         found.file,
         f"up: {found.endpoint} (gRPC and HTTP), Kafka at {found.file.kafka}",
-        "See `penstock status`; stop with `penstock down`",
+        "See `penstock status`; stop with `penstock down`. Commands find it from this folder and those "
+        f"below; elsewhere: export PENSTOCK_HOME={found.file.home}",
         as_json=as_json_,
     )
 
