@@ -5,6 +5,8 @@ A test that needs another field, split or audit changes a copy of these.
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import random
 from collections.abc import Sequence
@@ -48,8 +50,13 @@ audit:
 
 
 def spec(**changes: Any) -> dict[str, Any]:
-    """Reads the file, with `changes` of its sections."""
-    return read_data(PIPELINE_TEXT) | changes
+    """The file's data, with `changes` of its sections."""
+    return copy.deepcopy(_read()) | changes
+
+
+@functools.cache
+def _read() -> dict[str, Any]:
+    return read_data(PIPELINE_TEXT)
 
 
 def pipeline(**changes: Any) -> Pipeline:
