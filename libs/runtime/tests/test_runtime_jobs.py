@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import select, text, update
 
@@ -168,9 +169,11 @@ async def end(task: asyncio.Task[None]) -> None:
         await task
 
 
-def enqueue(store: Store, marks: Path, *steps: tuple[Any, ...], job: str = "1", **payload: Any) -> None:
+def enqueue(
+    store: Store, marks: Path, *steps: tuple[Any, ...], job: str = "1", kind: str = "steps", **payload: Any
+) -> None:
     with in_a_thread(store.transaction()) as effect:
-        effect.enqueue("steps", job, {"marks": str(marks), "steps": list(steps), **payload})
+        effect.enqueue(kind, job, {"marks": str(marks), "steps": list(steps), **payload})
 
 
 def row(store: Store, job: str = "1") -> JobRow:
@@ -604,6 +607,26 @@ async def test_a_job_leads_its_group_and_inherits_nothing_of_its_server(
     await ended(store)
     (tmp_path / "go").touch()
     assert heard.results == [{"stdin": "", "leads": True, "holds": ["pipe"]}]  # that of its messages
+
+
+async def test_kinds_of_one_child_share_its_fork_server_and_the_last_ends_it(
+    store: Store, heard: Heard, tmp_path: Path
+) -> None:
+    child = Child("steps_job", environment={"PYTHONPATH": str(tmp_path)})
+    callbacks = Callbacks(heard.on_result, heard.on_failure)
+    pids, tasks = {}, {}
+    for kind in ("steps", "others"):
+        enqueue(store, tmp_path / kind, ("wait", str(tmp_path / "go")), job=kind, kind=kind)
+        tasks[kind] = asyncio.create_task(Jobs(kind, child, callbacks, store=store).run())
+        [pids[kind]] = await until(lambda kind=kind: marked(tmp_path / kind, "pid"))  # type: ignore[misc]
+    server, other = (psutil.Process(int(pid)).ppid() for pid in pids.values())
+    assert server == other
+    await end(tasks["others"])
+    (tmp_path / "go").touch()
+    assert (await ended(store, "steps")).state == "done"
+    assert alive(server)
+    await end(tasks["steps"])
+    assert not alive(server)
 
 
 SERVICE = """

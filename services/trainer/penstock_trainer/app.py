@@ -38,10 +38,10 @@ async def run(settings: Settings) -> None:
             on_failure=runs.failed,
             parallel=settings.at_once,
         )
-        for kind, module in ((TRACKING_JOB, "tracking"), (STUDY_TRACKING_JOB, "tracking_studies")):
+        for kind in (TRACKING_JOB, STUDY_TRACKING_JOB):
             service.jobs(
                 kind,
-                module=f"penstock_trainer.{module}",
+                module="penstock_trainer.tracking_job",
                 store=store,
                 on_result=handlers.tracked,
                 on_failure=handlers.not_tracked,

@@ -1,8 +1,5 @@
-"""The tracking job: tells MLflow's own store what a run was, once it has ended, and writes a file for
-TensorBoard. `mlflow ui` on that store shows it.
-
-A job of its own, after the run: MLflow takes seconds to import and its absence or failure must hold
-up no model.
+"""Tells MLflow's own store what a run was, once it has ended, and writes a file for TensorBoard.
+`mlflow ui` on that store shows it.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.contracts.errors import Unavailable
 from penstock.runtime.artifacts import divided
-from penstock.runtime.child import JobContext, job_main
+from penstock.runtime.child import JobContext
 from penstock_trainer.settings import Settings
 from penstock_trainer.tensorboard import Session, write
 
@@ -140,7 +137,3 @@ def _first_line(error: Exception) -> str:
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-if __name__ == "__main__":
-    job_main(run, settings=Settings)

@@ -1,6 +1,6 @@
-"""The job that tells MLflow what a tuning study was, once it has ended: a run for the study, and
-below it one for each trial; and writes each trial's file for TensorBoard. The tuner is asked for
-them, and this service alone writes MLflow's store.
+"""Tells MLflow what a tuning study was, once it has ended: a run for the study, and below it one for
+each trial; and writes each trial's file for TensorBoard. The tuner is asked for them, and this
+service alone writes MLflow's store.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from pydantic import JsonValue
 
 from penstock.runtime import rpc
-from penstock.runtime.child import JobContext, job_main
+from penstock.runtime.child import JobContext
 from penstock.runtime.patience import patiently
 from penstock.tuner.v1 import tuner_pb2, tuner_pb2_grpc
 from penstock_trainer.settings import Settings
@@ -141,7 +141,3 @@ def _log(
         metrics=[Metric(name, value, at, 0) for name, value in metrics.items()],
         params=[Param(name, value[:LONGEST]) for name, value in values.items() if value],
     )
-
-
-if __name__ == "__main__":
-    job_main(run, settings=Settings)

@@ -40,6 +40,7 @@ class Service(Process):
         self._phases = Phases(self.readiness, answer=self._server.let_in)
         self._routers: list[Router] = []
         self._store: Store | None = None
+        self._children: dict[str, Child] = {}  # of jobs, by module
 
     @cached_property
     def artifacts(self) -> Artifacts:
@@ -114,10 +115,15 @@ class Service(Process):
         parallel: int = 1,
         environment: Mapping[str, str] | None = None,
     ) -> Jobs:
-        """Workers for one kind of long work, wished for by `effect.enqueue(kind, job_id, payload)`."""
+        """Workers for one kind of long work, wished for by `effect.enqueue(kind, job_id, payload)`. Kinds
+        of one module share what it has loaded.
+        """
+        if module not in self._children:
+            about = self.name, self.settings.log_level, self.settings.traces
+            self._children[module] = Child(module, *about, environment or {})
         jobs = Jobs(
             kind,
-            Child(module, self.name, self.settings.log_level, self.settings.traces, environment or {}),
+            self._children[module],
             Callbacks(on_result, on_failure, on_progress),
             store=store,
             policy=Policy(attempts, parallel),

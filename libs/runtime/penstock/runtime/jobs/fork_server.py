@@ -18,7 +18,7 @@ IDLE_S = 60.0
 
 
 class ForkServer:
-    """Owned by one kind of job. Used from the event loop's thread."""
+    """Used from the event loop's thread."""
 
     def __init__(self, module: str, environment: Mapping[str, str]) -> None:
         """`module` runs as `__main__` and calls `job_main`, with `environment` besides this process's

@@ -31,9 +31,9 @@ DRAIN_S = 2.0
 
 
 class Child:
-    """The child processes of one kind of job: `module` runs as `__main__` and calls `job_main`, with
-    `environment` besides the service's own. Their logs and spans look like the service's where
-    `traces` is the folder of those; else they set up their own.
+    """The child processes of one kind of job, or of several that need the same loaded: `module` runs as
+    `__main__` and calls `job_main`, with `environment` besides the service's own. Their logs and spans
+    look like the service's where `traces` is the folder of those; else they set up their own.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Child:
             "traces": str(traces) if traces else None,
         }
         self._server = ForkServer(module, environment or {})
+        self._kinds: set[str] = set()  # whose jobs it started
 
     async def start(self, kind: str, claim: Claim) -> JobProcess:
         """Blocks for the start of a process, a few milliseconds. Raises OSError."""
@@ -61,11 +62,14 @@ class Child:
             "attempt": claim.attempt,
             "traceparent": current_traceparent(),
         }
+        self._kinds.add(kind)
         return await JobProcess.start(self._server, request)
 
-    def close(self) -> None:
-        """Ends what still runs, and what was kept for the next job."""
-        self._server.close()
+    def close(self, kind: str) -> None:
+        """Ends what still runs, and what was kept for the next job, once the last kind is closed."""
+        self._kinds.discard(kind)
+        if not self._kinds:
+            self._server.close()
 
 
 class JobProcess:

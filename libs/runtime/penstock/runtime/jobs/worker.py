@@ -97,7 +97,7 @@ class Jobs:
             await self._follow_the_queue()
         finally:
             await self._stop()
-            self._child.close()
+            self._child.close(self.kind)
 
     async def _follow_the_queue(self) -> None:
         taken_back = False
