@@ -130,6 +130,14 @@ def running(tmp_path: Path) -> Iterator[Running]:
     service.kill()
 
 
+@pytest.fixture(scope="module")
+def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One for all tests that only call it."""
+    service = Running(tmp_path_factory.mktemp("called"))
+    yield service
+    service.kill()
+
+
 @pytest.fixture
 def replicas(tmp_path: Path) -> Iterator[list[Running]]:
     services = []
@@ -151,40 +159,40 @@ def test_it_says_what_it_waits_for_and_when_it_is_there(running: Running) -> Non
     assert list(running.status().facts) == ["1 moon"]
 
 
-def test_an_error_crosses_with_kind_place_and_remedy(running: Running) -> None:
+def test_an_error_crosses_with_kind_place_and_remedy(called: Running) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(ingest_pb2.GetCountsRequest(), timeout=5)
+        ingest_pb2_grpc.IngestServiceStub(called.channel).GetCounts(ingest_pb2.GetCountsRequest(), timeout=5)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     error = error_of_call(caught.value)
     assert isinstance(error, NotFound)
     assert (error.message, error.where, error.remedy) == ("no pipeline `x`", "pipeline", "Apply it")
 
 
-def test_a_bug_is_told_without_its_detail_and_logged_without_peoples_data(running: Running) -> None:
+def test_a_bug_is_told_without_its_detail_and_logged_without_peoples_data(called: Running) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(
+        ingest_pb2_grpc.IngestServiceStub(called.channel).GetCounts(
             ingest_pb2.GetCountsRequest(pipeline="broken"), timeout=5
         )
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "person" not in (caught.value.details() or "")
-    assert '"event": "request_failed"' in running.log.read_text()
-    assert '"locals"' not in running.log.read_text()
-    assert running.process.poll() is None
+    assert '"event": "request_failed"' in called.log.read_text()
+    assert '"locals"' not in called.log.read_text()
+    assert called.process.poll() is None
 
 
-def test_a_deadline_is_kept(running: Running) -> None:
+def test_a_deadline_is_kept(called: Running) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(
+        ingest_pb2_grpc.IngestServiceStub(called.channel).GetCounts(
             ingest_pb2.GetCountsRequest(pipeline="slow"), timeout=0.2
         )
     assert error_of_call(caught.value).kind is Kind.DEADLINE
 
 
-def test_reflection_lists_what_it_serves(running: Running) -> None:
+def test_reflection_lists_what_it_serves(called: Running) -> None:
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     answer = next(
         iter(
-            reflection_pb2_grpc.ServerReflectionStub(running.channel).ServerReflectionInfo(
+            reflection_pb2_grpc.ServerReflectionStub(called.channel).ServerReflectionInfo(
                 iter([request]), timeout=5
             )
         )
