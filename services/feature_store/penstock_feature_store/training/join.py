@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,17 @@ def build(order: Order) -> TrainingSet:
         parts = write(tables, assigned, schema, order.folder)
         offsets = lake.offsets()
     _refuse_missing(columns, parts["train"])
-    artifacts = Artifacts(order.artifacts)
-    written = {name: artifacts.put_file(key_of(order.id, name), part.path) for name, part in parts.items()}
     ranges = [(part.topic, part.partition, part.first, part.last) for part in offsets]
+    with ThreadPoolExecutor(max_workers=1) as storing:
+        artifacts = Artifacts(order.artifacts)
+        stored = {
+            name: storing.submit(artifacts.put_file, key_of(order.id, name), part.path)
+            for name, part in parts.items()
+        }
+        named = fingerprint(parts, _asked(pipeline, columns, labels.classes), ranges)
+        written = {name: part.result() for name, part in stored.items()}
     return TrainingSet(
-        fingerprint=fingerprint(parts, _asked(pipeline, columns, labels.classes), ranges),
+        fingerprint=named,
         pipeline=pipeline.pipeline,
         train=written["train"],
         validation=written["validation"],

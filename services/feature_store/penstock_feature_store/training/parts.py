@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -48,20 +49,21 @@ def write(tables: Iterable[pa.Table], parts: Parts, schema: pa.Schema, folder: P
     """
     written = {name: Part(folder / f"{name}.out", schema) for name in PARTS}
 
-    def add(table: pa.Table, assigned: Parts) -> None:
-        for number, part in enumerate(written.values()):
-            part.add(table.filter(pa.array(assigned == number)))
+    def add(number: int, table: pa.Table, assigned: Parts) -> None:
+        rows = np.flatnonzero(assigned == number)  # a filter by the mask takes twice as long
+        written[PARTS[number]].add(table.take(pa.array(rows)))
 
-    start, under_way = 0, None
-    with ThreadPoolExecutor(max_workers=1) as writing:
+    start, under_way = 0, list[Future[None]]()
+    with ThreadPoolExecutor(max_workers=len(PARTS)) as writing:
         try:
             for table in tables:
-                if under_way:
-                    under_way.result()
-                under_way = writing.submit(add, table, parts[start : start + table.num_rows])
+                for each in under_way:
+                    each.result()
+                assigned = parts[start : start + table.num_rows]
+                under_way = [writing.submit(add, number, table, assigned) for number in range(len(PARTS))]
                 start += table.num_rows
-            if under_way:
-                under_way.result()
+            for each in under_way:
+                each.result()
         finally:
             writing.shutdown()
             for part in written.values():
