@@ -31,6 +31,7 @@ from penstock.modelkit.families.mlp import network as layers
 from penstock.modelkit.network import Network, Shape, Tensors
 from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.optimizers import optimizer_of
+from penstock.modelkit.order import Batch
 from penstock.modelkit.preprocessing import TextSequence
 from penstock.modelkit.sequences import Reading
 from penstock.modelkit.texts import Reading as TextNetwork
@@ -246,7 +247,7 @@ class Bench:
         optimizer = optimizer_of(network.parameters(), plan.optimizer)
 
         def step(rows: Tensor) -> None:
-            gradients.of(rows)
+            gradients.of(Batch(rows, split.features, rows))
             optimizer.step(1e-4)
 
         return step

@@ -30,6 +30,7 @@ from penstock.modelkit.gradients import Alone
 from penstock.modelkit.network import Network, Shape, Tensors, Trainable
 from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.optimizers import optimizer_of
+from penstock.modelkit.order import Batch
 from penstock.modelkit.preprocessing import Category, TextSequence
 from penstock.modelkit.sequences import Reading
 from penstock.modelkit.texts import Reading as TextNetwork
@@ -135,7 +136,7 @@ def test_a_step_is_all_on_the_gpu(kind: str, resident: bool, monkeypatch: pytest
         assert given.features.dense.device == (CARD if resident else torch.device("cpu"))
         gradients = Alone(network, goal.at(CARD), given)
         rows = torch.arange(5, device=given.features.dense.device)
-        assert gradients.of(rows).device == CARD
+        assert gradients.of(Batch(rows, given.features, rows)).device == CARD
         optimizer = optimizer_of(network.parameters(), Adamw())
         for parameter in network.parameters():
             parameter.grad = torch.zeros_like(parameter)

@@ -18,18 +18,39 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def tensors(rows: int, columns: int = 2) -> Tensors:
-    return Tensors(torch.zeros(rows, columns), torch.empty(rows, 0, dtype=torch.int64))
+    """Each row has its number in all that it has, a few words among it."""
+    dense = torch.arange(rows, dtype=torch.float32)[:, None].expand(rows, columns).contiguous()
+    counts = torch.arange(rows) % 3
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    numbers = torch.arange(rows).repeat_interleave(counts)
+    words = starts, torch.zeros_like(numbers), numbers.float() + 1, 1
+    return Tensors(dense, torch.empty(rows, 0, dtype=torch.int64), (words,), ((starts, numbers + 1),))
 
 
 @settings(deadline=None)
 @given(rows=st.integers(1, 500), block=st.integers(1, 9), blocks=st.integers(1, 9), batch=st.integers(1, 70))
-def test_each_row_comes_once(rows: int, block: int, blocks: int, batch: int) -> None:
-    windows = Windows(rows, block, block * blocks)
+def test_each_row_comes_once_and_with_what_is_its_own(rows: int, block: int, blocks: int, batch: int) -> None:
+    windows, known = Windows(rows, block, block * blocks), tensors(rows)
     found = windows.order(generator())
-    batches = list(windows.read_ahead(found, batch, tensors(rows)))
+    batches = []
+    for one in windows.read_ahead(found, batch, known):
+        batches.append(one.rows)
+        for read, expected in zip(one.cut(), known.batch(one.rows), strict=True):
+            assert torch.equal(read, expected)
     assert sorted(found.tolist()) == list(range(rows))
     assert torch.equal(torch.cat(batches), found)
     assert {len(part) for part in batches[:-1]} <= {batch}
+
+
+def test_a_window_is_read_while_the_one_before_is_trained_on() -> None:
+    """And no more than that: two windows are in memory."""
+    windows, known = Windows(1000, 10, 100), tensors(1000)
+    held = {
+        (one.features.dense.data_ptr(), len(one.features.dense) // 100)
+        for one in windows.read_ahead(windows.order(generator()), 10, known)
+    }
+    assert {rows for _, rows in held} == {1}
+    assert len({place for place, _ in held}) == 2
 
 
 def test_a_set_that_fits_is_permuted_as_a_whole() -> None:
@@ -40,7 +61,7 @@ def test_a_set_that_fits_is_permuted_as_a_whole() -> None:
 def test_a_window_reads_few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order, "WHOLE", 1000)
     monkeypatch.setattr(order, "WINDOW", 256 * 80)
-    windows = Windows.of(tensors(25_000))
+    windows = Windows.of(Tensors(torch.zeros(25_000, 2), torch.empty(25_000, 0, dtype=torch.int64)))
     assert windows == Windows(25_000, 10, 2560)
     for part in torch.split(windows.order(generator()), windows.window):
         assert len(torch.unique(part // 10)) <= 257  # a last block that is shorter moves the edges

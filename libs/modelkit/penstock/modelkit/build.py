@@ -132,6 +132,7 @@ def finish(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Built:
     """Compiles, checks the graph on every row, and describes the rows. Raises NotAlike."""
     fitted, (_, spread) = prepared.preprocessing, prepared.scale()
     found = checked(pipeline, prepared, model)
+    give_back()
     sample = prepared.train.rows.sampled()
     numbers, strings = describe(pipeline, fitted, sample)
     drawn = draw_probes(numbers, strings, fitted, pipeline.training.seed)

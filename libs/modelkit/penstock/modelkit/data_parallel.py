@@ -23,6 +23,7 @@ from penstock.modelkit.dropout import Dropout, Share
 from penstock.modelkit.gradients import Alone, Gradients, Waits, flat_gradients, share_of
 from penstock.modelkit.network import Tensors, Trainable
 from penstock.modelkit.objective import LEAST, Objective, Split, positive
+from penstock.modelkit.order import Batch
 
 
 class ProcessGroup(Protocol):
@@ -81,28 +82,28 @@ class DataParallel:
     def workers(self) -> int:
         return self._group.size
 
-    def of(self, rows: Tensor) -> Tensor:
+    def of(self, batch: Batch) -> Tensor:
         flat = self._flat
         flat.zero_()
-        first, end = self._share(len(rows))
+        first, end = self._share(len(batch.rows))
         parts = [(at, min(at + self._most, end)) for at in range(first, end, self._most)] or [(first, end)]
         random = random_state(flat.device) if len(parts) > 1 else None
-        cells = None if random is None else self._cells_of(rows, parts, random)
+        cells = None if random is None else self._cells_of(batch, parts, random)
         penalty = flat.new_zeros(())
         for part in parts:
             if random is not None:
                 restore_random_state(flat.device, random)  # each draws the whole batch's dropout
-            penalty = self._gradient(rows, part, cells)
+            penalty = self._gradient(batch, part, cells)
         self._add(flat)
         flat /= flat[-1].clamp_min(LEAST)
         return flat[-2] + penalty
 
-    def _gradient(self, rows: Tensor, part: tuple[int, int], cells: Tensor | None) -> Tensor:
+    def _gradient(self, batch: Batch, part: tuple[int, int], cells: Tensor | None) -> Tensor:
         """Adds a part's gradient, loss and weight to the step's; returns the whole batch's penalty, for
         which `cells` are all parts', where these are several.
         """
         flat = self._flat
-        logits, labels, groups, weights = self._passed(rows, part)
+        logits, labels, groups, weights = self._passed(batch, part)
         total, weight = self._objective.sums(logits, labels, weights)
         flat[-2] += total.detach()
         flat[-1] += weight
@@ -114,19 +115,18 @@ class DataParallel:
         return found.detach()
 
     def _passed(
-        self, rows: Tensor, part: tuple[int, int]
+        self, batch: Batch, part: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Logits, labels, groups and weights of these of the rows."""
         began = time.perf_counter()
-        (first, end), training = part, self._training
-        mine = rows[first:end]
+        (first, end), count = part, len(batch.rows)
         # Without a share, one row that counts nothing: the next draws are the others' too.
-        batch = training.features.batch(mine if len(mine) else rows[:1])
-        known = training.known(mine.repeat_interleave(self._network.members))
+        cut = (batch.between(first, end) if first < end else batch.between(0, 1)).cut()
+        known = self._training.known(batch.rows[first:end].repeat_interleave(self._network.members))
         self.waits.data += time.perf_counter() - began
         for dropout in self._dropouts:
-            dropout.share = Share(min(first, len(rows) - 1), len(rows))
-        return self._forward(*batch)[: len(known[0])], *known
+            dropout.share = Share(min(first, count - 1), count)
+        return self._forward(*cut)[: len(known[0])], *known
 
     def answers(self, features: Tensors) -> Tensor:
         for one in (*self._network.parameters(), *self._network.buffers()):
@@ -159,7 +159,7 @@ class DataParallel:
 
     @torch.no_grad()
     def _cells_of(
-        self, rows: Tensor, parts: Sequence[tuple[int, int]], random: Mapping[str, Tensor]
+        self, batch: Batch, parts: Sequence[tuple[int, int]], random: Mapping[str, Tensor]
     ) -> Tensor | None:
         """The penalty's cells of the whole batch and its weight, by a pass of their own; None without a
         penalty.
@@ -170,7 +170,7 @@ class DataParallel:
         found = []
         for part in parts:
             restore_random_state(self._flat.device, random)
-            logits, labels, groups, weights = self._passed(rows, part)
+            logits, labels, groups, weights = self._passed(batch, part)
             assert groups is not None
             _, weight = self._objective.sums(logits, labels, weights)
             found.append(_told(*penalty.cells(positive(logits), labels, groups), weight))

@@ -13,6 +13,7 @@ from torch import Tensor
 from penstock.modelkit.device import CPU, Device
 from penstock.modelkit.network import Tensors, Trainable
 from penstock.modelkit.objective import Objective, Split
+from penstock.modelkit.order import Batch
 
 
 @dataclass(slots=True)
@@ -36,9 +37,9 @@ class Gradients(Protocol):
     def leads(self) -> bool:
         """True in the one process that writes checkpoints and tells of epochs."""
 
-    def of(self, rows: Tensor) -> Tensor:
-        """Puts the gradient of these rows of the training split, int64 [B], where the parameters have
-        it; returns their loss, one number.
+    def of(self, batch: Batch) -> Tensor:
+        """Puts the gradient of these rows of the training split where the parameters have it; returns
+        their loss, one number.
         """
 
     def answers(self, features: Tensors) -> Tensor:
@@ -58,14 +59,14 @@ class Alone:
         self._forward = device.forward(network)
         self.waits = Waits()
 
-    def of(self, rows: Tensor) -> Tensor:
-        network, training = self._network, self._training
+    def of(self, batch: Batch) -> Tensor:
+        network = self._network
         network.zero_grad()
         began = time.perf_counter()
-        batch = training.features.batch(rows)
-        labels, groups, weights = training.known(rows.repeat_interleave(network.members))
+        cut = batch.cut()
+        labels, groups, weights = self._training.known(batch.rows.repeat_interleave(network.members))
         self.waits.data += time.perf_counter() - began
-        loss = self._objective.loss(self._forward(*batch), labels, groups, weights)
+        loss = self._objective.loss(self._forward(*cut), labels, groups, weights)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

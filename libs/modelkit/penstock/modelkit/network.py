@@ -63,6 +63,25 @@ class Tensors:
             tuple((torch.from_numpy(part.starts), torch.from_numpy(part.numbers)) for part in sequences),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Tensors], room: Tensor) -> Tensors:
+        """Rows of all parts in their order, copied, the dense columns into that room."""
+        first = parts[0]
+        words, sequences = [], []
+        for at, (*_, width) in enumerate(first.words):
+            starts, (columns, weights) = _joined([part.words[at][:3] for part in parts])
+            words.append((starts, columns, weights, width))
+        for at in range(len(first.sequences)):
+            starts, (numbers,) = _joined([part.sequences[at] for part in parts])
+            sequences.append((starts, numbers))
+        return cls(
+            torch.cat([part.dense for part in parts], out=room[: sum(len(part.dense) for part in parts)]),
+            torch.cat([part.buckets for part in parts]),
+            tuple(words),
+            tuple(sequences),
+            first.place,
+        )
+
     def contents(self) -> Iterator[Tensor]:
         """Every tensor, in order."""
         yield from (self.dense, self.buckets)
@@ -117,6 +136,17 @@ class Tensors:
         dense = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         found = dense, self.buckets[rows], *(_padded(*sequence, rows) for sequence in self.sequences)
         return tuple(handed(part, self.place) for part in found)
+
+
+def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, list[Tensor]]:
+    """Starts and entries of sparse matrices, one below the other, of each one's starts and all entries."""
+    counts = torch.cat([starts.diff() for starts, *_ in parts])
+    cuts = [slice(int(starts[0]), int(starts[-1])) for starts, *_ in parts]
+    found = [
+        torch.cat([entries[cut] for entries, cut in zip(each, cuts, strict=True)])
+        for each in zip(*(entries for _, *entries in parts), strict=True)
+    ]
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]), found
 
 
 def _entries(starts: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,18 +2,22 @@
 hold, one that reads its file in long runs.
 
 In the second case blocks of neighbouring rows are permuted, and then the rows within each window of
-blocks: a batch has rows of all over the file, and what it needs lies in one window, which is read ahead
-while the one before is trained on. Rows of one window are as like the set as those of its blocks are:
-where a file is sorted by the label, its share in a window of 256 blocks is off by 3 % (one standard
-deviation), a batch of 128 rows by 5 % instead of 4 %.
+blocks: a batch has rows of all over the file, and what it needs lies in one window, which is copied
+into memory while the one before is trained on. Pages of the file would be the kernel's to take away
+before they are used. Rows of one window are as like the set as those of its blocks are: where a file is
+sorted by the label, its share in a window of 256 blocks is off by 3 % (one standard deviation), a batch
+of 128 rows by 5 % instead of 4 %.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,10 +25,25 @@ from torch import Tensor
 from penstock.modelkit.network import Tensors
 
 WHOLE = 256_000_000  # bytes of a set that is permuted as a whole
-WINDOW, BLOCKS = 32_000_000, 256  # bytes of a window, and blocks in it
+WINDOW, BLOCKS = 16_000_000, 256  # bytes of a window, and blocks in it
 NORMAL, RANDOM, WILL_NEED, COLD = 0, 1, 3, 20  # Linux's MADV_…
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Batch(NamedTuple):
+    """Rows of a split, int64 [B], and their places in tensors that hold them."""
+
+    rows: Tensor
+    features: Tensors
+    places: Tensor
+
+    def between(self, first: int, end: int) -> Batch:
+        return Batch(self.rows[first:end], self.features, self.places[first:end])
+
+    def cut(self) -> tuple[Tensor, ...]:
+        """What `Tensors.batch` gives of them."""
+        return self.features.batch(self.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +75,65 @@ class Windows:
             order[at : at + self.window] = part[torch.randperm(len(part), generator=generator)]
         return order
 
-    def read_ahead(self, order: Tensor, batch: int, features: Tensors) -> Iterator[Tensor]:
-        """Batches of that order. When a window begins, the next one's rows are asked for, and the one
-        before is the first to make room; nothing else is read.
-        """
-        if self.rows <= self.window:
-            yield from torch.split(order, batch)
+    def read_ahead(self, order: Tensor, batch: int, features: Tensors) -> Iterator[Batch]:
+        """Batches of that order. A thread reads the next window while one is trained on."""
+        if self.rows <= self.window or features.dense.device.type != "cpu":
+            for rows in torch.split(order, batch):
+                yield Batch(rows, features, rows)
             return
-        whole, begun = [*features.contents()], -self.window
+        windows = self._read(order, batch, features)
+        with _read_in_blocks(features), ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = reader.submit(next, windows)
+            for _ in range(0, self.rows, self.window):
+                window, ahead = ahead.result(), reader.submit(next, windows, [])
+                yield from window
+
+    def _read(self, order: Tensor, batch: int, features: Tensors) -> Iterator[list[Batch]]:
+        """Batches of each window, of copies of its blocks, which stay until the next but one is read. Rows
+        that make no whole batch are copied once more, for the first of the next window.
+        """
+        begun, left = 0, list[Tensors]()
+        most = self.window + self.block + batch  # a last block that is shorter moves the windows' edges
+        room = [features.dense.new_empty(most, features.dense.shape[1]) for _ in range(2)]
+        for number, at in enumerate(range(0, self.rows, self.window)):
+            end = min(at + self.window, self.rows)
+            blocks, places = self._blocks(order[at:end], features)
+            _advise(blocks, WILL_NEED)
+            held = Tensors.joined([*left, *blocks], room[number % 2])
+            _advise(blocks, COLD)
+            places = torch.cat([torch.arange(len(left)), places + len(left)])
+            count = len(places) if end == self.rows else len(places) // batch * batch
+            cuts = [slice(cut, min(cut + batch, count)) for cut in range(0, count, batch)]
+            yield [Batch(order[begun:][cut], held, places[cut]) for cut in cuts]
+            left = [held.between(place, place + 1) for place in places[count:].tolist()]
+            begun += count
+
+    def _blocks(self, rows: Tensor, features: Tensors) -> tuple[list[Tensors], Tensor]:
+        """Blocks that the rows lie in, as they follow in the file, and each row's place among theirs."""
+        numbers, of = torch.unique(rows // self.block, return_inverse=True)
+        firsts = (numbers * self.block).tolist()
+        blocks = [features.between(first, min(first + self.block, self.rows)) for first in firsts]
+        sizes = torch.tensor([0, *(len(block.dense) for block in blocks)])
+        return blocks, sizes.cumsum(0)[of] + rows % self.block
+
+
+@contextmanager
+def _read_in_blocks(features: Tensors) -> Iterator[None]:
+    """Has the kernel read what it is asked for and no neighbours."""
+    whole = [*features.contents()]
+    try:
         for part in whole:
             advise(part, RANDOM)
-        for at in range(0, self.rows, batch):
-            if at >= begun + self.window:
-                begun += self.window
-                if not begun:
-                    self._advise(order[: self.window], features, WILL_NEED)
-                self._advise(order[begun + self.window :][: self.window], features, WILL_NEED)
-                self._advise(order[max(0, begun - self.window) : begun], features, COLD)
-            yield order[at : at + batch]
+        yield
+    finally:
         for part in whole:
             advise(part, NORMAL)
 
-    def _advise(self, rows: Tensor, features: Tensors, advice: int) -> None:
-        for block in torch.unique(rows // self.block).tolist():
-            end = min((block + 1) * self.block, self.rows)
-            for part in features.between(block * self.block, end).parts():
-                advise(part, advice)
+
+def _advise(blocks: Iterable[Tensors], advice: int) -> None:
+    for block in blocks:
+        for part in block.parts():
+            advise(part, advice)
 
 
 def advise(part: Tensor, advice: int) -> None:

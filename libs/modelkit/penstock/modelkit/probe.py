@@ -11,6 +11,7 @@ import torch
 from penstock.modelkit.data_parallel import ProcessGroup, gradients_of
 from penstock.modelkit.fitting import Fitting
 from penstock.modelkit.optimizers import optimizer_of
+from penstock.modelkit.order import Batch
 
 WARM_UP = 3  # steps that fill caches
 
@@ -26,6 +27,7 @@ def step_seconds(
     place = device.place(0 if group is None else group.rank)
     network = copy.deepcopy(fitting.network).to(place)
     given = network, fitting.objective.at(place), fitting.training.at(place)
+    features = given[2].features
     gradients = gradients_of(*given, plan, group, device)
     optimizer = optimizer_of(network.parameters(), plan.optimizer)
     order = torch.Generator().manual_seed(fitting.seed)
@@ -35,7 +37,7 @@ def step_seconds(
         for _ in range(WARM_UP + steps):
             rows = torch.randint(len(fitting.training.labels), (plan.step_rows,), generator=order)
             began = time.perf_counter()
-            gradients.of(rows).item()  # waits for a GPU
+            gradients.of(Batch(rows, features, rows)).item()  # waits for a GPU
             optimizer.step(0.0)
             took.append(time.perf_counter() - began)
     return statistics.median(took[WARM_UP:])

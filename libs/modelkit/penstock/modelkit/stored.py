@@ -39,7 +39,7 @@ from penstock.packages.parts import ModelSignature
 
 HELD = 128_000_000  # bytes of raw values that a part may have in memory
 SAMPLE = 64_000_000  # bytes of the sample of a larger part
-READ = 16_000_000  # bytes of them that are read at once
+READ = 4_000_000  # bytes of them that are read at once
 NUMBER, TEXT = 8, 64  # bytes of a value; of a text about
 SEED = 0  # of samples: how a run is trained does not change what it is trained on
 DOUBT = 0.01
@@ -129,3 +129,4 @@ class StoredRows:
                 size, columns=[*inputs.numbers, *inputs.strings], use_threads=False
             ):
                 yield pa.Table.from_batches([batch])
+        give_back()

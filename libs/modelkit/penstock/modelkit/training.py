@@ -12,7 +12,7 @@ import hashlib
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +29,7 @@ from penstock.modelkit.gradients import Gradients, Waits
 from penstock.modelkit.network import Trainable
 from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.optimizers import optimizer_of
-from penstock.modelkit.order import Windows
+from penstock.modelkit.order import Batch, Windows
 from penstock.modelkit.schedules import Moment, learning_rate
 
 
@@ -185,9 +185,9 @@ class _Loop:
         found: list[Tensor] = []
         losses = [epoch.validation_loss for epoch in self.history]
         self._network.train()
-        ahead = self._windows.read_ahead(order, plan.step_rows, features)
-        for step, rows in enumerate(ahead, batches * len(self.history)):
-            found.append(self._gradients.of(rows))
+        ahead = _waited(self._windows.read_ahead(order, plan.step_rows, features), self._gradients.waits)
+        for step, batch in enumerate(ahead, batches * len(self.history)):
+            found.append(self._gradients.of(batch))
             if plan.gradient_clip is not None:
                 optimizer.clip(plan.gradient_clip)
             moment = Moment(step, batches * plan.epochs, batches, losses)
@@ -226,6 +226,17 @@ class _Loop:
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.best = state["best"]
         self._began -= self.history[-1].elapsed_s
+
+
+def _waited(batches: Iterator[Batch], waits: Waits) -> Iterator[Batch]:
+    """The batches; the time until each is there is one of waiting for data."""
+    while True:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        waits.data += time.perf_counter() - began
+        if batch is None:
+            return
+        yield batch
 
 
 def weights_digest(network: Trainable) -> str:
