@@ -29,7 +29,7 @@ from penstock_trainer.job import run
 from penstock_trainer.settings import Settings
 from penstock_trainer.workers import processes
 from penstock_trainer.workers.choice import spread
-from penstock_trainer.workers.pays import Alone, Choice, Probe, done_before, weighed
+from penstock_trainer.workers.pays import Alone, Choice, Probe, done_before, measured_of, weighed
 from penstock_trainer.workers.port import Ended, Order
 from penstock_trainer.workers.processes import Processes
 from penstock_trainer.workers.spread import Spread
@@ -207,6 +207,10 @@ def test_threads_must_pay_and_several_workers_are_measured_where_that_costs_litt
     assert "one worker on 2 threads: it needs at most 60.0 s" in few.because
     assert done_before(two, 30_000) is None
     assert weighed(Probe(2, two, 30_000), 0.0059).threads == 2
+
+
+def test_measuring_costs_a_short_training_little() -> None:
+    assert [measured_of(left) for left in (10, 940, 100_000)] == [3, 4, 10]
 
 
 def test_a_training_on_all_threads_is_the_same_each_time(tmp_path: Path) -> None:

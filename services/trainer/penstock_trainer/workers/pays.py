@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from penstock.modelkit.fitting import Fitting
 
-STEPS = 10  # that are measured with one worker
+FEWEST, MOST = 3, 10  # steps that are measured with one worker
+SHARE = 200  # of a training's steps one is measured: what is measured is computed once more
 BEGIN_S = 5.0  # of several workers, until they are at their first step
 MARGIN = 0.95  # of one worker's time that several, or its own threads, must stay below
 PROBE_S = 1.0
@@ -57,6 +58,11 @@ class Probe(NamedTuple):
 def steps_of(fitting: Fitting) -> int:
     """Steps of a whole training."""
     return math.ceil(len(fitting.training.labels) / fitting.plan.step_rows) * fitting.plan.epochs
+
+
+def measured_of(left: int) -> int:
+    """Steps to measure with one worker, of a training of so many."""
+    return max(FEWEST, min(MOST, left // SHARE))
 
 
 def done_before(alone: Alone, left: int) -> Choice | None:

@@ -23,12 +23,12 @@ from penstock.modelkit.network import Trainable
 from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.probe import step_seconds
 from penstock_trainer.workers.pays import (
-    STEPS,
     THREADS_FROM_S,
     Alone,
     Choice,
     Probe,
     done_before,
+    measured_of,
     steps_of,
     weighed,
 )
@@ -119,11 +119,12 @@ class Spread:
 
     def _alone(self, fitting: Fitting, left: int) -> Alone:
         """One worker as it is fastest: on one thread, or on all of the cores that this process has."""
-        alone = Alone(step_seconds(fitting, STEPS))
+        steps = measured_of(left)
+        alone = Alone(step_seconds(fitting, steps))
         cores = len(os.sched_getaffinity(0))
         if cores == 1 or self._gpus or left * alone.step_s < THREADS_FROM_S:
             return alone
-        return alone.or_on(cores, step_seconds(fitting, STEPS, threads=cores))
+        return alone.or_on(cores, step_seconds(fitting, steps, threads=cores))
 
     # -- training ----------------------------------------------------------------------------------
 
