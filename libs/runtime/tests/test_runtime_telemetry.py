@@ -11,9 +11,12 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 from penstock.contracts.metrics import CALLS, HOME_FREE, JOB_DURATION, JOBS, MEMORY, READY, WAITING, Metric
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
@@ -227,6 +230,8 @@ def test_a_collector_that_is_away_harms_nothing(tmp_path: Path) -> None:
         ("/penstock.edge_gateway.v1.SiteService/Publish", None, 0.01),
         ("/penstock.edge_gateway.v1.SiteService/GetStatus", None, 1.0),
         ("/penstock.feature_store.v1.FeatureStoreService/GetOnlineFeatures", None, 0.01),
+        ("/penstock.inference.v1.InferenceService/Predict", None, 0.01),
+        ("/penstock.inference.v1.InferenceService/Predict", f"00-{'a' * 32}-{'b' * 16}-01", 1.0),
     ],
 )
 def test_one_inference_in_a_hundred_has_a_span_and_each_of_a_caller_that_traces(
@@ -237,3 +242,21 @@ def test_one_inference_in_a_hundred_has_a_span_and_each_of_a_caller_that_traces(
     call = SimpleNamespace(method=method, invocation_metadata=metadata)
     spans = sum(rpc._answered_in_a_span(call) for _ in range(20_000))  # type: ignore[arg-type]
     assert abs(spans - share * 20_000) <= 60
+
+
+@pytest.mark.parametrize(
+    ("method", "outside"),
+    [
+        ("/penstock.feature_store.v1.FeatureStoreService/GetOnlineFeatures", False),
+        (b"/inference.GRPCInferenceService/ModelInfer", False),
+        ("/penstock.ingest.v1.IngestService/GetCounts", True),
+    ],
+)
+def test_what_comes_by_the_thousand_is_asked_in_a_span_only_within_one(
+    method: str | bytes, outside: bool
+) -> None:
+    """Else each prediction by entity without a span would begin two traces."""
+    call: Any = SimpleNamespace(method=method)
+    assert rpc._asked_in_a_span(call) == outside
+    with trace.use_span(TracerProvider().get_tracer("test").start_span("a call")):
+        assert rpc._asked_in_a_span(call)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
 from penstock.contracts.services import PLATFORM
+from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.inference.v1 import fallback_pb2_grpc, inference_pb2_grpc
 from penstock.packages.admission import Admission, from_artifacts
 from penstock.packages.keys import Keys
@@ -13,6 +16,7 @@ from penstock.runtime.lifecycle import Service
 from penstock.runtime.readiness import Readiness
 from penstock_inference import handlers, readings
 from penstock_inference.asking import Asking
+from penstock_inference.connection import INFER
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.door.services import DoorServices, add_to_server
 from penstock_inference.prepare import prepare
@@ -28,6 +32,7 @@ from penstock_inference.serving.rollout import Rollout
 from penstock_inference.serving.serving import Serving
 from penstock_inference.serving.triton import Triton
 from penstock_inference.settings import Settings
+from penstock_inference.short import Short
 from penstock_inference.site_servicer import SiteQuestions
 from penstock_inference.store import Tables
 
@@ -53,14 +58,8 @@ async def run(settings: Settings) -> None:
 
         promotions = handlers.Promotions(serving, keys)
         await service.restores(deployments.applied, promotions, before_calls=not deployments.remembered)
-        asking = Asking(rpc.connect(settings.platform.endpoint), origins)
-        servicer = Servicer(
-            deployments,
-            recorder,
-            keeper,
-            asking,
-            service.channel("feature_store"),
-        )
+        asking = Asking(_infer(settings.platform.endpoint), origins)
+        servicer = Servicer(deployments, recorder, keeper, asking, _online(settings, service))
         service.serve(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer)
         sites = SiteQuestions(deployments, asking, settings.site_listener.handed)
         service.serve(fallback_pb2_grpc.add_FallbackServiceServicer_to_server, sites)
@@ -86,6 +85,22 @@ def _serving(
     rollout = Rollout(triton, ModelRepository(settings.repository), settings.triton_device)
     deployer = Deployer(deployments, admission, rollout, service.readiness, ensure_topic)
     return Serving(deployments, admission, rollout, deployer, service.readiness, keeper.hold)
+
+
+def _infer(door: str) -> Short:
+    channel = service_pb2_grpc.GRPCInferenceServiceStub(rpc.connect(door)).ModelInfer
+    return Short(door, INFER, channel, service_pb2.ModelInferResponse.FromString, retried=True)
+
+
+def _online(settings: Settings, service: Service) -> Short:
+    stub = feature_store_pb2_grpc.FeatureStoreServiceStub(service.channel("feature_store"))
+    return Short(
+        settings.platform.peer("feature_store"),
+        "/penstock.feature_store.v1.FeatureStoreService/GetOnlineFeatures",
+        stub.GetOnlineFeatures,
+        feature_store_pb2.GetOnlineFeaturesResponse.FromString,
+        retried=True,
+    )
 
 
 def _recorder(

@@ -8,6 +8,7 @@ from typing import Final, Self
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
+INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 ASK_S: Final = 5.0  # deadline of a question, in seconds
 _MAX_BYTES: Final = 64 << 20
 _OPTIONS: Final = [

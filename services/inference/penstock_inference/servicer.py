@@ -9,18 +9,20 @@ import grpc
 
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Invalid, Unavailable
-from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
+from penstock.feature_store.v1 import feature_store_pb2
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.runtime import rpc
 from penstock.serving.model import Model
 from penstock.serving.rows import plain
-from penstock_inference.asking import LONGEST_S, Asking
+from penstock_inference.asking import LONGEST_S, Asking, trace_of
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.online import features_from_store
 from penstock_inference.record.recorder import Recorder
 from penstock_inference.serving.deployment import Deployment, Deployments
+from penstock_inference.short import Metadata, Short
 
 Context = grpc.aio.ServicerContext[Any, Any]
+OnlineFeatures = feature_store_pb2.GetOnlineFeaturesResponse
 
 
 class Servicer(inference_pb2_grpc.InferenceServiceServicer):
@@ -30,30 +32,31 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         recorder: Recorder,
         keeper: DoorKeeper,
         asking: Asking,
-        feature_store: grpc.aio.Channel,
+        online: Short,
     ) -> None:
+        """`online` asks the feature store for online features."""
         self._deployments = deployments
         self._recorder = recorder
         self._keeper = keeper
         self._asking = asking
-        self._features = feature_store_pb2_grpc.FeatureStoreServiceStub(feature_store)
+        self._features = online
 
     async def Predict(
         self, request: inference_pb2.PredictRequest, context: Context
     ) -> inference_pb2.PredictResponse:
         model = self._deployments.verified(request.pipeline)
-        timeout = min(context.time_remaining() or LONGEST_S, LONGEST_S)
+        within_s, trace = min(context.time_remaining() or LONGEST_S, LONGEST_S), trace_of(context)
         events: Mapping[str, str] = {}
         match request.WhichOneof("by"):
             case "entity":
-                answer = await self._online(model, request.entity, timeout)
+                answer = await self._online(model, request.entity, within_s, trace)
                 features = features_from_store(model, request.entity, answer)
                 events = answer.entities[0].events
             case "fields":
                 features = {name: plain(value) for name, value in request.fields.fields.items()}
             case _:
                 raise Invalid("a prediction needs an entity or fields", where="by")
-        return await self._asking.by_values(model, features, timeout, events=events)
+        return await self._asking.by_values(model, features, within_s, events=events, trace=trace)
 
     async def GetServing(
         self, request: inference_pb2.GetServingRequest, context: Context
@@ -66,14 +69,13 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
             pipelines=rpc.shown(known, _serving),
         )
 
-    async def _online(
-        self, model: Model, entity: str, within: float
-    ) -> feature_store_pb2.GetOnlineFeaturesResponse:
+    async def _online(self, model: Model, entity: str, within_s: float, trace: Metadata) -> OnlineFeatures:
         request = feature_store_pb2.GetOnlineFeaturesRequest(
-            pipeline=model.pipeline, entities=[entity], fields=list(model.references.values())
+            pipeline=model.pipeline, entities=[entity], fields=model.asked
         )
         try:
-            return await self._features.GetOnlineFeatures(request, timeout=within)
+            answer: OnlineFeatures = (await self._features(request, within_s, trace)).message
+            return answer
         except grpc.aio.AioRpcError as error:
             told = error_of_call(error)
             if isinstance(told, Unavailable):

@@ -21,7 +21,7 @@ from penstock.serving.model import Model
 from penstock.serving.protocol.checks import check
 from penstock.serving.protocol.tensors import Undecodable, grpc_response_of
 from penstock.serving.rows import plain
-from penstock_inference.asking import LONGEST_S, Asking
+from penstock_inference.asking import LONGEST_S, Asking, trace_of
 from penstock_inference.record.origin import OfSite, Origin
 from penstock_inference.serving.deployment import Deployments
 
@@ -50,13 +50,15 @@ class SiteQuestions(fallback_pb2_grpc.FallbackServiceServicer):
         site = OfSite(request.site, question.degraded, model.edges, edge.label_below, protocol)
         if question.WhichOneof("by") == "fields":
             given = {name: plain(value) for name, value in question.fields.fields.items()}
-            found = await self._asking.by_values(model, given, within_s, site=site)
+            found = await self._asking.by_values(model, given, within_s, site=site, trace=trace_of(context))
             answer = fallback_pb2.SiteAnswer(prediction=found.prediction, fields=found)
             if found.HasField("confidence"):
                 answer.confidence = found.confidence
             return answer
         asked = tensors_of(question, model)
-        prediction, response = await self._asking.by_tensors(asked, Origin(site=site), within_s)
+        prediction, response = await self._asking.by_tensors(
+            asked, Origin(site=site), within_s, trace_of(context)
+        )
         answer = fallback_pb2.SiteAnswer(prediction=prediction, tensors=response.SerializeToString())
         if (least := _confidence(model, response)) is not None:
             answer.confidence = least

@@ -17,9 +17,9 @@ import uvloop
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from penstock.testing.wait import until_async
-from penstock_inference.gateway import unary
+from penstock_inference import unary
 from penstock_inference.gateway.backend import Backend
-from penstock_inference.gateway.unary import GOAWAY, SETTINGS, frame
+from penstock_inference.unary import GOAWAY, SETTINGS, frame
 
 Request = service_pb2.ModelInferRequest
 Infer = Callable[[Request, float], Awaitable[Any]]
@@ -66,7 +66,7 @@ async def server(address: str, triton: Triton) -> AsyncIterator[grpc.aio.Server]
 async def both(address: str) -> AsyncIterator[tuple[Infer, Infer]]:
     """By the connection for short calls alone, and by grpc.aio."""
     async with Backend(address) as backend:
-        by_aio, backend._stub = backend._stub.ModelInfer, None
+        by_aio, backend._infer._by_channel = backend._stub.ModelInfer, None
         yield backend.infer, lambda request, within_s: by_aio(request, timeout=within_s)
 
 

@@ -38,6 +38,7 @@ _UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/penstock.status.", "/pensto
 # others. A span takes as long as a small model, or as keeping an event, or reading one.
 _MANY: Final = (
     "/inference.",
+    "/penstock.inference.v1.InferenceService/Predict",
     "/penstock.edge_gateway.v1.SiteService/Publish",
     "/penstock.feature_store.v1.FeatureStoreService/GetOnlineFeatures",
 )
@@ -92,14 +93,22 @@ def connect(address: str) -> grpc.aio.Channel:
             1000,
         ),  # 30 s by default; a container that starts again may have another address
     ]
-    traces = aio_client_interceptors(filter_=_traced)  # type: ignore[no-untyped-call]
+    traces = aio_client_interceptors(filter_=_asked_in_a_span)  # type: ignore[no-untyped-call]
     return grpc.aio.insecure_channel(address, interceptors=traces, options=options)
 
 
 def _traced(call: grpc.HandlerCallDetails | grpc.aio.ClientCallDetails) -> bool:
     """All but what is asked every few seconds for as long as the platform runs."""
+    return not _method(call).startswith(_UNTRACED)
+
+
+def _asked_in_a_span(call: grpc.aio.ClientCallDetails) -> bool:
+    return trace.get_current_span().is_recording() if _method(call).startswith(_MANY) else _traced(call)
+
+
+def _method(call: grpc.HandlerCallDetails | grpc.aio.ClientCallDetails) -> str:
     method: str | bytes = call.method
-    return not (method.decode() if isinstance(method, bytes) else method).startswith(_UNTRACED)
+    return method.decode() if isinstance(method, bytes) else method
 
 
 def _answered_in_a_span(call: grpc.HandlerCallDetails) -> bool:

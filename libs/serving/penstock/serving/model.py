@@ -54,6 +54,14 @@ class Model:
         return {name: features[name].source_field for name in (*inputs.numbers, *inputs.strings)}
 
     @cached_property
+    def asked(self) -> list[str]:
+        """`source.field` of each feature, in the order of the pipeline's file: as the feature store keeps
+        them together.
+        """
+        features = self.package.pipeline.resolved_features()
+        return [feature.source_field for name, feature in features.items() if name in self.references]
+
+    @cached_property
     def types(self) -> dict[str, str]:
         """Declared type of the field behind each feature."""
         return {

@@ -1,8 +1,9 @@
 """Short gRPC calls to one method, over one HTTP/2 connection (RFC 9113, and gRPC's over it).
 
-A call by grpc.aio crosses to another thread and back, which costs more than the rest of the gateway.
-This is the part of HTTP/2 that a call needs whose message fits into one frame; whatever else there
-is stays with grpc.aio: large messages, a server that is not there, calls that it did not begin.
+A call by grpc.aio crosses to another thread and back, which costs more than all that the gateway or
+`Predict` do beside it. This is the part of HTTP/2 that a call needs whose message fits into one frame;
+whatever else there is stays with grpc.aio (`short.py`): large messages, a server that is not there,
+calls that it did not begin.
 
 The server is told to keep no table of headers, so each block of them can be read by itself.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, cast
 from urllib.parse import unquote
@@ -18,9 +20,10 @@ from urllib.parse import unquote
 import grpc
 import structlog
 from grpc.aio import AioRpcError, Metadata
-from hpack import Decoder, HPACKError
+from hpack import HPACKError
 
 from penstock.runtime.local_http import UNIX
+from penstock_inference.headers import Fields, block, fields_of
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +37,7 @@ _REFUSED, _CANCEL = 7, 8  # codes of RESET
 _LARGEST: Final = (1 << 31) - 1
 _MOST_BYTES: Final = 64 << 20  # of an answer
 _BEGIN: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_STATUS: Final = {b"%d" % code.value[0]: code for code in grpc.StatusCode}
+_STATUS: Final = {str(code.value[0]): code for code in grpc.StatusCode}
 
 
 class NotBegun(Exception):
@@ -45,18 +48,24 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def literal(name: bytes, value: bytes) -> bytes:
-    """Encodes a field of a block of headers, each part shorter than 127 bytes."""
-    return bytes((0, len(name))) + name + bytes((len(value),)) + value
+def refused(
+    code: grpc.StatusCode, details: str, head: bytes = b"", trailers: Fields | None = None
+) -> AioRpcError:
+    return AioRpcError(code, Metadata(*fields_of(head).items()), Metadata(*(trailers or {}).items()), details)
 
 
-def refused(code: grpc.StatusCode, details: str) -> AioRpcError:
-    return AioRpcError(code, Metadata(), Metadata(), details)
+@dataclass(frozen=True)
+class Answer:
+    """Bytes of the message, and the block of headers before it, which is read when it is asked for."""
+
+    message: bytes
+    head: bytes
 
 
 @dataclass
 class _Call:
-    answer: asyncio.Future[bytes]
+    answer: asyncio.Future[Answer]
+    head: bytes = b""
     body: bytearray = field(default_factory=bytearray)
 
 
@@ -74,9 +83,7 @@ class Unary(asyncio.Protocol):
             "te": "trailers",
             "content-type": "application/grpc",
         }
-        self._head = b"".join(literal(name.encode(), value.encode()) for name, value in fields.items())
-        self._blocks = Decoder()
-        self._blocks.max_allowed_table_size = self._blocks.header_table_size = 0
+        self._head = block(fields.items())
         self._calls: dict[int, _Call] = {}
         self._next = 1
         self._limits: dict[int, int] = {}
@@ -98,16 +105,16 @@ class Unary(asyncio.Protocol):
         most = self._limits.get(STREAMS, _LARGEST)
         return not self.closed and size + 5 <= at_once and len(self._calls) < most
 
-    async def call(self, message: bytes, within_s: float) -> bytes:
-        """Sends a message that the connection `takes`; returns the answer's. Raises AioRpcError, and
-        NotBegun where it may be made again.
+    async def call(self, message: bytes, within_s: float, metadata: Iterable[tuple[str, str]] = ()) -> Answer:
+        """Sends a message that the connection `takes`. Raises AioRpcError, and NotBegun where it may be
+        made again. `metadata`: texts shorter than 127 bytes.
         """
         loop = asyncio.get_running_loop()
         number, call = self._next, _Call(loop.create_future())
         self._next += 2
         self.closed = self._next > _LARGEST  # the numbers are used up
         self._calls[number] = call
-        head = self._head + literal(b"grpc-timeout", b"%dm" % min(within_s * 1000, 99_999_999))
+        head = self._head + block([("grpc-timeout", f"{min(within_s * 1000, 99_999_999):.0f}m"), *metadata])
         body = struct.pack(">BI", 0, len(message)) + message
         self._room -= len(body)
         self._write(frame(HEADERS, END_HEADERS, number, head) + frame(DATA, END_STREAM, number, body))
@@ -118,6 +125,14 @@ class Unary(asyncio.Protocol):
             timer.cancel()
             if self._calls.pop(number, None):  # the caller has left
                 self._write(frame(RESET, 0, number, struct.pack(">I", _CANCEL)))
+            if self.closed and not self._calls:
+                self.close()
+
+    def leave(self) -> None:
+        """Takes no further call; ends once those that have begun are answered."""
+        self.closed = True
+        if not self._calls:
+            self.close()
 
     def _too_late(self, number: int) -> None:
         if call := self._calls.get(number):
@@ -143,7 +158,7 @@ class Unary(asyncio.Protocol):
                 self._take(kind, flags, stream & _LARGEST, buffer[at + 9 : end])
                 at = end
         except (ValueError, struct.error, HPACKError) as error:
-            log.warning("triton_not_understood", why=str(error))
+            log.warning("peer_not_understood", why=str(error))
             self.close()
         self._buffer = buffer[at:]
 
@@ -202,18 +217,22 @@ class Unary(asyncio.Protocol):
     def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
         if flags & UNUSUAL or not flags & END_HEADERS:
             raise ValueError("headers are padded, weighed or in pieces")
+        if (call := self._calls.get(stream)) is None:
+            return
         if not flags & END_STREAM:
-            return  # an answer follows; what ends it says whether it is one
-        fields = dict(self._blocks.decode(payload, raw=True))
-        code = _STATUS.get(fields.get(b"grpc-status", b""), grpc.StatusCode.UNKNOWN)
+            call.head = payload  # an answer follows; what ends it says whether it is one
+            return
+        trailers = fields_of(payload)
+        code = _STATUS.get(str(trailers.get("grpc-status")), grpc.StatusCode.UNKNOWN)
         if code is not grpc.StatusCode.OK:
-            self._end(stream, refused(code, unquote(fields.get(b"grpc-message", b""))))
-        elif call := self._calls.get(stream):
-            body = bytes(call.body)
-            if len(body) < 5 or struct.unpack_from(">BI", body) != (0, len(body) - 5):
-                self._end(stream, refused(grpc.StatusCode.INTERNAL, "the answer is not one message"))
-            elif self._calls.pop(stream) and not call.answer.done():
-                call.answer.set_result(body[5:])
+            said = unquote(str(trailers.get("grpc-message", "")))
+            self._end(stream, refused(code, said, call.head, trailers))
+            return
+        body = bytes(call.body)
+        if len(body) < 5 or struct.unpack_from(">BI", body) != (0, len(body) - 5):
+            self._end(stream, refused(grpc.StatusCode.INTERNAL, "the answer is not one message", call.head))
+        elif self._calls.pop(stream) and not call.answer.done():
+            call.answer.set_result(Answer(body[5:], call.head))
 
     def _end(self, stream: int, why: Exception) -> None:
         if call := self._calls.pop(stream, None):
