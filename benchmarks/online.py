@@ -43,7 +43,7 @@ from penstock_feature_store.online.repository import apply
 from penstock_feature_store.online.sqlite import SqliteOnlineStores
 from penstock_feature_store.online.stores import OnlineStore
 from penstock_feature_store.pipelines import Held
-from penstock_feature_store.servicer import Servicer
+from penstock_feature_store.servicer import Servicer, add_to_server
 
 ENTITIES, CALLS, WRITTEN_PER_S, AT_ONCE = 5_000, 200, 2_000, 100
 COUNTS = (1, 100)
@@ -111,8 +111,9 @@ async def serve(folder: Path, port: int, echo_port: int) -> None:
         cast("Any", owns),
         online=False,
     )
-    server, echo = rpc.server(), grpc.aio.server()
-    feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server(servicer, server)
+    server, echo, methods = rpc.server(), grpc.aio.server(), rpc.Methods()
+    add_to_server(servicer, methods)
+    server.add_generic_rpc_handlers((methods,))
 
     async def same(request: bytes, _context: object) -> bytes:
         return request

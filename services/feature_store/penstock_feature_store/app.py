@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
 from penstock_feature_store import handlers, readings
@@ -21,7 +20,7 @@ from penstock_feature_store.online.sqlite import SqliteOnlineStores
 from penstock_feature_store.online.stores import OnlineStores
 from penstock_feature_store.owner import OwnerRole
 from penstock_feature_store.pipelines import Pipelines
-from penstock_feature_store.servicer import Servicer
+from penstock_feature_store.servicer import Servicer, add_to_server
 from penstock_feature_store.settings import Settings
 from penstock_feature_store.store import Tables
 from penstock_feature_store.training.sets import TrainingSets
@@ -63,7 +62,7 @@ async def run(settings: Settings, spawner: Spawner) -> None:
         service.consume(handlers.router(arrivals, store, keys))
         service.describe(readings.facts(pipelines))
         service.observe(readings.metrics(pipelines))
-        service.serve(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, servicer)
+        service.serve(add_to_server, servicer)
         service.background("spawner", spawner.watch)
         if stores.shared:
             service.background("online store", lambda: role.online.tell_trouble(stores, service.readiness))

@@ -17,15 +17,17 @@ from online_worlds import OnlineWorld
 
 from penstock.contracts.dataplane import EARLIEST, LATEST, MAX_IDENTIFIER, MAX_NUMBER
 from penstock.contracts.pipeline import Pipeline
+from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.runtime.kafka.messages import Partition
 from penstock.testing.wait import until
 from penstock_feature_store import names
 from penstock_feature_store.lake.batches import Received, source_schema, table_of
 from penstock_feature_store.lake.lake import SourceLake
+from penstock_feature_store.online import packed
 from penstock_feature_store.online.definitions import KEY_VERSION
 from penstock_feature_store.online.feast_import import Value, _redis_key, serialize_entity_key
 from penstock_feature_store.online.features import features_of, from_columns, from_packed
-from penstock_feature_store.online.packed import FOUND, NOT_FOUND
+from penstock_feature_store.online.packed import FOUND, NOT_FOUND, Packing
 from penstock_feature_store.online.rows import Origin
 from penstock_feature_store.online.stores import OnlineStore, key_of, serialized_key
 from penstock_feature_store.online.writer import step
@@ -123,6 +125,10 @@ def test_what_ingest_accepts_at_most_is_held(store: OnlineStore, time: datetime,
     assert str(row.values) == str({"income": number, "purpose": "a\u2028\x7f"})
 
 
+async def answered(*asked: Any) -> pb.GetOnlineFeaturesResponse:
+    return pb.GetOnlineFeaturesResponse.FromString(await features_of(*asked))
+
+
 async def test_a_packed_row_says_what_its_columns_do(online_world: OnlineWorld) -> None:
     """Whichever fields are asked for, of one source or two, found or expired or not there."""
     pipeline = changed(
@@ -140,7 +146,7 @@ async def test_a_packed_row_says_what_its_columns_do(online_world: OnlineWorld) 
             for age in (timedelta(minutes=3), timedelta(days=30, minutes=2), timedelta(days=41)):
                 asked = held, ["both", "nobody", "late", "both"], fields, EPOCH + age
                 assert None not in from_packed(*asked)
-                assert list((await features_of(*asked)).entities) == from_columns(*asked)
+                assert list((await answered(*asked)).entities) == from_columns(*asked)
 
 
 async def test_features_are_read_without_the_columns_and_without_waiting_for_a_writer(
@@ -156,9 +162,31 @@ async def test_features_are_read_without_the_columns_and_without_waiting_for_a_w
         patched.setattr(store, "read", read)
         for count in (1, 100, 300):
             held = Held(PIPELINE, 1, store)
-            found = (await features_of(held, names[:count], ["applications.income"], EPOCH)).entities
+            found = (await answered(held, names[:count], ["applications.income"], EPOCH)).entities
             assert [one.entity for one in found] == names[:count]
             assert [one.values[0].number for one in found] == list(range(count))
+
+
+@given(st.sampled_from(["a", "ж" * 70, "x" * 500]), st.integers(0, 20_000))
+def test_a_packed_row_of_any_length_is_read_without_feast_s_message(event_id: str, length: int) -> None:
+    """To read that takes longer than all the rest."""
+    packing = Packing("people", ["kind"])
+    origin = Origin(5_000_000, 7, 1, event_id)
+    written = packed.kept(origin)
+    kept_as = Value(bytes_val=packing.pack(origin, {"kind": "k" * length})).SerializeToString()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(packed, "Value", None)
+        status, said = packing.unpack(written, kept_as, 0) or (None, b"")
+        assert packing.unpack(written, b"", 0) is None
+    assert status == FOUND
+    assert pb.EntityFeatures.FromString(said).values[0].text == "k" * length
+
+
+async def test_names_of_any_length_are_answered(store: OnlineStore) -> None:
+    names = ["n" * length for length in (1, 126, 127, 128, 500)]
+    write(store, *(record(at, name, 0, {"income": float(at)}) for at, name in enumerate(names)))
+    asked = Held(PIPELINE, 1, store), names, [f"applications.{field}" for field in FIELDS], EPOCH
+    assert list((await answered(*asked)).entities) == from_columns(*asked)
 
 
 async def test_where_the_packed_row_is_not_the_columns_they_tell(online_world: OnlineWorld) -> None:
@@ -180,7 +208,7 @@ async def test_where_the_packed_row_is_not_the_columns_they_tell(online_world: O
     )
     with online_world.opened(fewer) as store:
         assert store.features("applications", ["b"], EPOCH + day) == [None]
-        found = await features_of(Held(fewer, 2, store), ["b"], ["applications.income"], EPOCH + day)
+        found = await answered(Held(fewer, 2, store), ["b"], ["applications.income"], EPOCH + day)
         assert [value.number for value in found.entities[0].values] == [2.0]
 
 

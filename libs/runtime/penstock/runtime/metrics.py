@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import structlog
 from opentelemetry import metrics as otel
-from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observation
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, MeterProvider, Observation
 
 from penstock.contracts.metrics import Metric
 
@@ -29,6 +29,18 @@ Readings = Mapping[Metric, Read]
 _meter = otel.get_meter("penstock")
 _lock = threading.Lock()
 _readers: dict[str, list[Read]] = {}
+_exported = threading.Event()
+
+
+def export_by(provider: MeterProvider) -> None:
+    """Has everything recorded from now on be exported. Once a process."""
+    otel.set_meter_provider(provider)
+    _exported.set()
+
+
+def exported() -> bool:
+    """Tells whether anybody reads what is recorded, for what takes longer to find out than to record."""
+    return _exported.is_set()
 
 
 def counter(metric: Metric) -> Counter:

@@ -12,12 +12,13 @@ from importlib import metadata
 from pathlib import Path
 
 from opentelemetry import context as otel_context
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from penstock.runtime.metrics import export_by
 from penstock.runtime.settings import OpenTelemetry
 
 EXPORT_S = 4  # for one export; so much later a process ends while the collector is away
@@ -84,7 +85,7 @@ def _export_metrics(settings: OpenTelemetry, resource: Resource) -> Callable[[],
     exporter = OTLPMetricExporter(timeout=EXPORT_S)
     reader = PeriodicExportingMetricReader(exporter, settings.metric_export_interval, EXPORT_S * 1000)
     provider = MeterProvider([reader], resource, TraceBasedExemplarFilter(), shutdown_on_exit=False)
-    metrics.set_meter_provider(provider)
+    export_by(provider)
     return lambda: provider.shutdown(timeout_millis=EXPORT_S * 1000)
 
 
