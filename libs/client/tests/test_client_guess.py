@@ -208,6 +208,35 @@ def test_a_panel_s_first_column_numbers_who_was_asked(tmp_path: Path) -> None:
         assert (found.name if found else None) == entity
 
 
+def test_rows_that_share_what_their_group_has_belong_together(tmp_path: Path) -> None:
+    """Sixty families of one to seven children; their `shelf` says nothing of a family."""
+    path, draw = tmp_path / "heights.csv", random.Random(1)
+    families = [(f"{100 + n}{draw.choice('ab')}", draw.random(), draw.random()) for n in range(60)]
+    rows = [
+        f"{family},{father:.4f},{mother:.4f},{draw.random():.3f}"
+        for family, father, mother in families
+        for _ in range(draw.randint(1, 7))
+    ]
+    for header, entity in (("family,father,mother,height", "family"), ("year,father,mother,height", None)):
+        path.write_text("\n".join([header, *rows]) + "\n")
+        found = first(read_table(path)).guess.entity
+        assert (found.name if found else None) == entity
+    less = [f"{row.rsplit(',', 2)[0]},1" for row in rows]
+    path.write_text("\n".join(["family,father,height", *less]) + "\n")
+    assert first(read_table(path)).guess.entity is None, "one alone may be the same thing in other words"
+
+
+def test_a_first_column_that_numbers_the_rows_in_any_order_names_them(tmp_path: Path) -> None:
+    path, draw = tmp_path / "patients.csv", random.Random(1)
+    numbers = list(range(1, 61))
+    draw.shuffle(numbers)
+    for shift, named in ((0, "obs"), (7, None)):
+        rows = [f"{number + shift},{draw.random():.3f},{draw.choice('ny')}" for number in numbers]
+        path.write_text("\n".join(["obs,height,cured", *rows]) + "\n")
+        found = first(read_table(path)).guess.id
+        assert (found.name if found else None) == named
+
+
 def test_a_mere_guess_names_the_next_one(tmp_path: Path) -> None:
     path, draw = tmp_path / "some.csv", random.Random(1)
     rows = [f"{draw.choice('abc')},{draw.random():.3f},{draw.random():.3f}" for _ in range(60)]
@@ -335,6 +364,9 @@ def test_a_target_has_the_type_of_its_values(
         "Weiß",
         "asiático",
         "parda",
+        "owner_black",
+        "nonblackAndNonwhite",
+        "senator_democrat",
     ],
 )
 def test_protected_names_in_several_languages(name: str) -> None:
@@ -357,6 +389,7 @@ def test_protected_names_in_several_languages(name: str) -> None:
         "birth_weight",
         "white_wine",
         "noir_films",
+        "house_white",
     ],
 )
 def test_names_that_only_look_protected(name: str) -> None:

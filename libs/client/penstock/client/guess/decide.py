@@ -20,6 +20,8 @@ _NAMES_A_TIME = re.compile(
     re.IGNORECASE,
 )
 _FEWEST_PEOPLE = 20
+_ROWS_OF_A_GROUP = (3, 30)
+_FEWEST_TOLD = 2  # columns: one alone may be the same thing in other words
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _identity(columns: list[Column]) -> Column | None:
         if is_of_ids(column):
             return column
     first = next((column for column in able if column is columns[0]), None)
-    if first and first.counts_up:
+    if first and (first.counts_up or first.numbers_rows):
         return first
     return None
 
@@ -146,7 +148,7 @@ def _entity(columns: list[Column], identity: Column | None) -> Column | None:
         if len(column.counts) > _FEWEST_PEOPLE and (column.numbers is None or column.whole):
             return column
     first = columns[0] if columns and identity is None else None
-    return first if first and _asked_as_often(first) else None
+    return first if first and (_asked_as_often(first) or _is_a_group(first, columns[1:])) else None
 
 
 def _asked_as_often(column: Column) -> bool:
@@ -158,3 +160,17 @@ def _asked_as_often(column: Column) -> bool:
         return False
     numbered = len(counts) > _FEWEST_PEOPLE and 0 <= min(column.numbers or [0]) <= 1
     return numbered and fmean(counts) >= 3 and pvariance(counts) < fmean(counts) / 4
+
+
+def _is_a_group(column: Column, others: list[Column]) -> bool:
+    """Tells whether rows belong together by this column, as children to a family: whole numbers or texts,
+    each of a few rows, that determine what other columns say, numbers among them. A time is none.
+    """
+    named = column.numbers is None or column.whole
+    if column.missing or not named or outcomes.names_a_time(column.name):
+        return False
+    few, many = _ROWS_OF_A_GROUP
+    if len(column.counts) <= _FEWEST_PEOPLE or not few <= len(column.values) / len(column.counts) <= many:
+        return False
+    told = [one for one in others if len(one.counts) > 1 and column.determines(one)]
+    return len(told) >= _FEWEST_TOLD and any(one.numbers for one in told)

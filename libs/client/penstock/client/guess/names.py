@@ -38,9 +38,10 @@ _PROTECTED = {
     " maritl divorced spouse zivilstand rlthp single",
     "pregnancy or parenthood": "pregnant pregnancy schwanger children kids kinder enfants hijos numdeps kid",
     "sexual orientation": "orientation lgbt",
-    "political opinion or union": "political party union gewerkschaft syndicat sindicato",
+    "political opinion or union": "political party union democrat republican gewerkschaft syndicat sindicato",
     "genes": "genetic genotype mutation mutant",
 }
+_NOT_OF_A_GROUP = ("nonwhite", "nonblack", "nonasian", "nonhispanic")
 _WHY = {name: why for why, names in _PROTECTED.items() for name in names.split()}
 _ONLY_WITH = {
     "party": {"political"},
@@ -123,6 +124,9 @@ def protected(name: str) -> str | None:
     """The attribute that a column of this name holds, as the law of many places protects it."""
     found = words(name)
     of_a_thing = bool(_THINGS & set(found)) and not _PEOPLE & set(found)
+    group = found[-1] if len(found) == 2 and not _THINGS & set(found) else ""
+    if found and (group in _GROUPS.split() or found[-1].startswith(_NOT_OF_A_GROUP)):
+        return "race or ethnic origin"  # `owner_black`, `nonblackandnonwhite`; an adjective stands first
     for word in [*found, "".join(found)]:
         beside = _ONLY_WITH.get(word)
         if word in _WHY and (beside is None or beside & set(found if len(found) > 1 else [""])):

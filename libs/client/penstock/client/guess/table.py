@@ -69,6 +69,22 @@ class Column:
         steps = {later - earlier for earlier, later in itertools.pairwise(self.numbers or [])}
         return len(steps) <= 3 and min(steps, default=0) > 0
 
+    @cached_property
+    def numbers_rows(self) -> bool:
+        """Tells whether the values are whole numbers without a gap, in any order, from 0 or 1 on."""
+        if not self.whole or not self.unique:
+            return False
+        low, high = min(self.numbers or [0]), max(self.numbers or [0])
+        return 0 <= low <= 1 and high - low == len(self.counts) - 1
+
+    def determines(self, other: Column) -> bool:
+        """Tells whether rows with one value here have one there."""
+        found: dict[str, str] = {}
+        for one, its in zip(self.values, other.values, strict=True):
+            if found.setdefault(text_of(one), text_of(its)) != text_of(its):
+                return False
+        return True
+
     @property
     def zero_padded(self) -> bool:
         """Tells whether the values are codes: digits with a leading zero, as postcodes."""
