@@ -111,7 +111,7 @@ class Alone:
 
     def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
         bytecode = {"PYTHONPYCACHEPREFIX": str(self.folder / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
-        return subprocess.run(command, env=os.environ | bytecode, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env=os.environ | bytecode, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")

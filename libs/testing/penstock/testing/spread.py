@@ -36,7 +36,8 @@ MARKED = re.compile(r'^pytestmark = .*?pytest\.mark\.(?:stack|compose)\b(?:\("\w
 class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
     """The scheduler of `--dist loadfile`, with the files that share a stack as one. The fourth worker
     takes those that no clock bounds, from the end, and stops when there are none left. The third
-    takes files marked `kafka` and not `process`, then what the fourth takes, then what is left.
+    takes files marked `kafka` and not `process`, then what is left, in its order: what `while_needed`
+    has ended is not begun again.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -58,7 +59,7 @@ class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no t
         """The file that this worker takes next, or the shared stack."""
         left: list[str] = list(self.workqueue)
         kafka, unhurried = filter(self._waits_for_kafka, left), filter(self._is_unhurried, reversed(left))
-        wanted = {PATIENT: chain(kafka, unhurried, left), GENTLE: unhurried}.get(node.gateway.id, left)
+        wanted = {PATIENT: chain(kafka, left), GENTLE: unhurried}.get(node.gateway.id, left)
         return next(iter(wanted), None)
 
     def _waits_for_kafka(self, scope: str) -> bool:
