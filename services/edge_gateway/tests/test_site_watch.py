@@ -184,6 +184,32 @@ async def test_a_line_that_is_cut_in_mid_download_costs_no_byte_twice_but_of_one
         assert size < wire.down < size + 2 * RANGE + 10_000  # headers, and what is around the promotion
 
 
+async def test_a_hub_that_comes_back_with_what_the_site_has_changes_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock_edge_gateway.site.watch.AFTER_NONSENSE_S", 0.05)
+    registry, file = site.hub.registry, packages.applied(site.hub.registry.keys, number=2)
+    has = {
+        "promotions": [registry.version().model_dump_json().encode()],
+        "pipelines": [file.model_dump_json().encode()],
+    }
+    with Wire(to=site.port) as wire:
+        site.port = wire.port
+        async with site.running() as (serving, pipelines):
+            site.hub.offer(**has)
+            await until_async(lambda: serving.models and pipelines.numbers)
+            serves, asked, told = serving.version(NAME), [*site.hub.asked], len(site.hub.statuses)
+            wire.cut()
+            registry.generation += 1  # it has forgotten what the site knows
+            site.hub.repeats = True
+            site.hub.offer(**has)
+            wire.mend()
+            await until_async(lambda: len(site.hub.statuses) > told + 3)
+            assert serving.version(NAME) is serves
+            assert (site.hub.asked, pipelines.numbers) == (asked, {NAME: 2})
+            assert not serving.kept[NAME].refused
+
+
 async def test_what_was_begun_goes_on_after_a_restart_and_begins_anew_where_it_was_damaged(
     site: Site,
 ) -> None:
