@@ -117,14 +117,27 @@ async def asked() -> hub_pb2.WatchRequest:
     return hub_pb2.WatchRequest()
 
 
-async def test_a_certificate_that_the_clock_does_not_let_hold_is_a_matter_of_both_clocks() -> None:
+async def test_a_certificate_that_the_clock_does_not_let_hold_is_a_matter_of_both_clocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The hub is asked for its time once, however many calls fail together: that costs a connection."""
+    monkeypatch.setattr(way, "_FIRST_S", 60.0)
+    looks: list[datetime] = []
+
+    def wrong_clock() -> str | None:
+        looks.append(theirs)
+        return introduction.apart(theirs, datetime.now(UTC))
+
     async with door(datetime.now(UTC) - timedelta(days=100)) as there, there.site.channel() as channel:
         theirs = datetime.now(UTC) - timedelta(days=90)
-        hub = Hub(channel, lambda: introduction.apart(theirs, datetime.now(UTC)))
-        watches = asyncio.create_task(hub.call(hub.stub.Watch, asked, within=10))
+        hub = Hub(channel, wrong_clock)
+        calls = [asyncio.create_task(hub.call(hub.stub.Watch, asked, within=10)) for _ in range(3)]
         await until_async(lambda: hub.why.startswith("this machine's clock says"))
         assert f"the hub's {theirs:%Y-%m-%d}" in hub.why
-        watches.cancel()
+        await asyncio.wait(calls, timeout=0.5)  # for those that fail a moment later
+        assert looks == [theirs]
+        for call in calls:
+            call.cancel()
 
 
 @pytest.mark.slow

@@ -129,9 +129,10 @@ class Hub:
             self._delay.reset()
 
     async def _is_away(self, told: PenstockError, began: float) -> None:
-        if began > self._failed_at:  # the first of those that were under way
-            self._failed_at = _now()
-            self._next_try = self._failed_at + self._delay.next()
+        if began <= self._failed_at:  # another of those that were under way has said so
+            return
+        self._failed_at = _now()
+        self._next_try = self._failed_at + self._delay.next()
         why = told.message or told.kind.value
         if _TLS.search(why):
             clocks = await asyncio.to_thread(self._wrong_clock)
