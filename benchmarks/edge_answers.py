@@ -3,8 +3,8 @@ time a call, memory, and a start from disk to the first answer.
 
     python benchmarks/edge_answers.py
 
-One row, one call in flight, each answer recorded. The two are asked in turn, so that what else runs
-slows both. The graph is that of the test's pipeline `loans`: next to nothing, so that the rest shows.
+One row of adult-income, one call in flight, each answer recorded. The two are asked in turn, so that what
+else runs slows both. The model is of the example's file, learned for one epoch.
 """
 
 from __future__ import annotations
@@ -20,32 +20,31 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import onnxruntime
+import quality
+from edge_disk import grant
 from tritonclient.grpc import service_pb2
 
-from penstock.packages.admission import Admission, from_artifacts
-from penstock.runtime.readiness import Readiness
+from penstock.contracts.load import read_data
+from penstock.contracts.pipeline import Pipeline
+from penstock.modelkit.build import build
+from penstock.packages.format import open_package
 from penstock.runtime.settings import KafkaSettings
 from penstock.serving.protocol.tensors import from_bytes
-from penstock.testing import packages
+from penstock.testing import lending, packages
 from penstock.testing.broker import free_ports
-from penstock.testing.promoting import NAME, Registry
-from penstock.testing.wait import until_async
+from penstock.testing.promoting import Registry
 from penstock_edge_gateway.site.engine import DATATYPES
 from penstock_edge_gateway.site.identity import SiteIdentity
-from penstock_edge_gateway.site.pipelines import Pipelines
-from penstock_edge_gateway.site.serving import Serving
-from penstock_edge_gateway.site.trial import Bounds
-from penstock_edge_gateway.site.versions import Versions
 from penstock_inference.serving.triton import infer_request
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
+PIPELINE, ROWS = "adult-income", 4_000
 ROUNDS, CALLS, WARM = 7, 1000, 300
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -55,14 +54,14 @@ Infer = Callable[..., Any]
 class Asked:
     """A program that answers, as its caller sees it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, request: Any) -> None:
         self.process = process
         self._infer: Infer = grpc.insecure_channel(f"127.0.0.1:{port}").unary_unary(
             METHOD,
             service_pb2.ModelInferRequest.SerializeToString,
             service_pb2.ModelInferResponse.FromString,
         )
-        self.request = infer_request(NAME, None, [[1.0]], [["car"]])
+        self.request = request
         self._infer(self.request, timeout=120, wait_for_ready=True)
 
     @property
@@ -85,35 +84,51 @@ class Asked:
 
 
 @contextmanager
-def running(command: list[str], port: int, **environment: str) -> Iterator[Asked]:
+def running(command: list[str], port: int, request: Any, **environment: str) -> Iterator[Asked]:
     process = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL)
     try:
-        yield Asked(process, port)
+        yield Asked(process, port, request)
     finally:
         process.kill()
         process.wait()
 
 
-def site(home: Path, port: int, http: int) -> Any:
+def site(home: Path, port: int, http: int, request: Any) -> Any:
     settings = {"HOME": str(home), "PORT": str(port), "HTTP_PORT": str(http)}
     command = [sys.executable, "-m", "penstock_edge_gateway.site"]
-    return running(command, port, **{f"PENSTOCK_SITE__{name}": value for name, value in settings.items()})
+    named = {f"PENSTOCK_SITE__{name}": value for name, value in settings.items()}
+    return running(command, port, request, **named)
 
 
-async def grant(home: Path) -> Path:
-    """A version on the site's disk, as if a hub had granted it; returns its graph."""
+def adult_income(folder: Path) -> tuple[dict[str, Any], str]:
+    """The example's file, and the digest of a package of it, made in `folder`."""
+    spec = read_data((quality.EXAMPLES / PIPELINE / "pipeline.yaml").read_text())
+    spec["trainer"]["epochs"] = 1
+    pipeline = Pipeline.model_validate(spec)
+    parts = {name: rows[:ROWS] for name, rows in next(iter(quality.splits(ROWS, 1)))[1].items()}
+    quality.write(quality.adult_income(), parts, folder)
+    built = build(pipeline, folder / "train.parquet", folder / "validation.parquet")
+    digest = packages.write_package(
+        folder / "made" / "package",
+        model=built.model,
+        pipeline=pipeline,
+        signature=built.signature,
+        profile=built.profile,
+        training_set=lending.training_set(PIPELINE),
+    )
+    return spec, digest
+
+
+def installed(home: Path, folder: Path) -> tuple[Path, Any]:
+    """Has the site's disk hold the version; its graph, and a request of one row of it."""
     registry = Registry.at(home, KafkaSettings())
-    admission = Admission(from_artifacts(registry.artifacts.fetch), home / "keys", home / "packages")
-    bounds = Bounds(calls=1, errors=0, p99_ms=60_000)
-    readiness = Readiness(lambda: datetime.now(UTC))
-    serving = Serving(Versions(home / "versions"), admission, bounds, readiness, lambda: datetime.now(UTC))
-    pipelines = Pipelines(home / "pipelines", home / "keys")
-    pipelines.apply(packages.applied(registry.keys))
-    serving.promoted(registry.version())
-    task = asyncio.create_task(serving.run())
-    await until_async(lambda: serving.models)
-    task.cancel()
-    return serving.models[NAME].package.model
+    spec, digest = adult_income(folder)
+    registry.generation = 1
+    version = registry.of_package(folder / "made" / "package", digest, pipeline=PIPELINE)
+    graph = asyncio.run(grant(home, registry, packages.applied(registry.keys, spec=spec), version))
+    inputs = open_package(folder / "made" / "package").signature.inputs
+    row = [[1.0] * len(inputs.numbers)], [["private"] * len(inputs.strings)]
+    return graph, infer_request(PIPELINE, None, *row)
 
 
 async def bare(graph: str, port: int) -> None:
@@ -151,18 +166,18 @@ async def bare(graph: str, port: int) -> None:
     await server.wait_for_termination()
 
 
-def measure(home: Path) -> dict[str, float]:
+def measure(home: Path, folder: Path) -> dict[str, float]:
     nobody, port, http, other = free_ports(4)
     SiteIdentity("bench", f"127.0.0.1:{nobody}", "", "", "").save(home)
-    graph = asyncio.run(grant(home))
+    graph, request = installed(home, folder)
     starts, used = [], []
     for _ in range(3):
         began = time.perf_counter()
-        with site(home, port, http) as started:
+        with site(home, port, http, request) as started:
             starts.append(time.perf_counter() - began)
             used.append(started.cpu_s)
     baseline = [sys.executable, __file__, "--bare", str(graph), str(other)]
-    with site(home, port, http) as ours, running(baseline, other) as theirs:
+    with site(home, port, http, request) as ours, running(baseline, other, request) as theirs:
         for one in (ours, theirs):
             one.ask(WARM)
         rounds = [(ours.ask(CALLS), theirs.ask(CALLS)) for _ in range(ROUNDS)]
@@ -187,7 +202,7 @@ def main() -> None:
         asyncio.run(bare(said.bare[0], int(said.bare[1])))
         return
     with tempfile.TemporaryDirectory() as name:
-        found = measure(Path(name))
+        found = measure(Path(name, "site"), Path(name))
     print(
         json.dumps(found)
         if said.json

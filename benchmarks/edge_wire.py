@@ -24,15 +24,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-from edge_answers import grant
+from edge_disk import grant
 
 from penstock.edge_gateway.v1 import hub_pb2 as pb
 from penstock.edge_gateway.v1 import hub_pb2_grpc
 from penstock.packages import trust_updates
-from penstock.packages.keys import Keys
 from penstock.runtime import rpc
+from penstock.runtime.settings import KafkaSettings
 from penstock.stack import envoy
+from penstock.testing import packages
 from penstock.testing.broker import free_ports
+from penstock.testing.promoting import Registry
 from penstock.testing.site import SiteUnderTest
 from penstock.testing.wait import until_async
 from penstock.testing.wire import Wire
@@ -183,8 +185,9 @@ async def silent_cut(running: Running) -> dict[str, float]:
 
 async def idle_day(running: Running, home: Path, watches: int) -> dict[str, float]:
     """Bytes of a day in which nothing happens, of a site that serves a model."""
-    await grant(home)
-    keys = Keys(home / "keys")
+    registry = Registry.at(home, KafkaSettings())
+    keys = registry.keys
+    await grant(home, registry, packages.applied(keys), registry.version())
     trust = trust_updates.appended((), keys.trust().keys, keys.signer("registry"))
     SiteTrust(home).begin(trust_updates.written(trust))
     with Wire(to=running.port) as wire, SiteUnderTest(home) as site:

@@ -52,7 +52,7 @@ def of_answers(found: dict[str, Any]) -> Iterator[Figure]:
         start <= 1.5,
     )
     yield Figure(
-        "a site: resident memory, serving",
+        "a site: resident memory, serving adult-income",
         "200 MB",
         "130 MB",
         f"{resident:.0f} MB",

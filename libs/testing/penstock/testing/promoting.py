@@ -124,23 +124,37 @@ class Registry:
         keys = keys or self.keys
         self.generation = generation or self.generation + 1
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+            package = Path(name) / "package"
             digest = packages.write_package(
-                folder / "package",
+                package,
                 model=graph(bias),
                 card=f"# loans {ULID()}\n",
                 pipeline=lending.pipeline(serving={"record": record}),
             )
-            sign_package(folder / "package", folder / "model.sig", keys.signer("registry"))
-            if spoil:
-                spoil(folder / "package")
-            pack(folder / "package", folder / "package.tar")
-            archive = self.artifacts.put_file(f"packages/{digest[7:]}/package.tar", folder / "package.tar")
-            signature = self.artifacts.put_file(f"packages/{digest[7:]}/model.sig", folder / "model.sig")
-        version = packages.version(digest, keys, archive, signature)
-        promoted = packages.promotion(
-            keys, version, packages.verdict(keys, digest), generation=self.generation
-        )
+            return self.of_package(package, digest, keys=keys, spoil=spoil)
+
+    def of_package(
+        self,
+        package: Path,
+        digest: str,
+        *,
+        pipeline: str = NAME,
+        keys: Keys | None = None,
+        spoil: Callable[[Path], None] | None = None,
+    ) -> ModelVersionPromoted:
+        """A version of a package that lies in a folder, promoted as the present generation; what goes with
+        the package comes to lie beside it.
+        """
+        keys, beside = keys or self.keys, package.parent
+        sign_package(package, beside / "model.sig", keys.signer("registry"))
+        if spoil:
+            spoil(package)
+        pack(package, beside / "package.tar")
+        archive = self.artifacts.put_file(f"packages/{digest[7:]}/package.tar", beside / "package.tar")
+        signature = self.artifacts.put_file(f"packages/{digest[7:]}/model.sig", beside / "model.sig")
+        version = packages.version(digest, keys, archive, signature, pipeline)
+        proof = packages.verdict(keys, digest, name=pipeline)
+        promoted = packages.promotion(keys, version, proof, generation=self.generation)
         self.made.append(promoted)
         return promoted
 
