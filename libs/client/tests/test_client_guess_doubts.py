@@ -193,6 +193,65 @@ def test_a_likely_code_is_asked_about_with_what_to_write(tmp_path: Path) -> None
     assert judged.fields["lines"] is None
 
 
+def test_an_index_that_was_written_with_a_table_is_no_input_though_rows_stand_twice(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    rows = [[n, draw.random(), draw.choice("ny")] for n in range(ROWS)]
+    found = guessed(tmp_path, "Unnamed: 0,height,ok", [*rows, *rows[:3]])
+    assert "it numbers the rows" in field(found, "Unnamed_0").left_out
+    assert "  # Unnamed_0: {from: events.Unnamed_0}  # left out: it numbers the rows" in found.text
+    floors = [[draw.randrange(50), draw.random(), draw.choice("ny")] for n in range(ROWS)]
+    assert not field(guessed(tmp_path, "Unnamed: 0,height,ok", floors), "Unnamed_0").left_out
+
+
+def test_a_word_for_unknown_is_asked_about(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    rows = [
+        [draw.choice("MFU"), draw.choice(["belted", "none", "UNK"]), draw.choice("UV"), n % 2]
+        for n in range(ROWS)
+    ]
+    text = guessed(tmp_path, "sex,belt,lane,y", rows).text
+    lines = {
+        name: next(line for line in text.splitlines() if f" {name}: {{type" in line)
+        for name in ("sex", "belt", "lane")
+    }
+    assert "times): a gap? Then name it in `missing`" in lines["belt"]
+    assert "`UNK` (" in lines["belt"]
+    assert "`U` (" in lines["sex"]
+    assert "gap" not in lines["lane"]
+
+
+def test_a_weight_of_rows_is_asked_about_and_that_of_a_body_is_none(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    rows = [
+        [draw.random() * 90, draw.gauss(70, 9), draw.gauss(3, 0.4), draw.choice("ny")] for n in range(ROWS)
+    ]
+    text = guessed(tmp_path, "wt_natl,weight,birth_weight,ok", rows).text
+    assert text.count("`training: {sample_weight: wt_natl}`") == 1
+    assert text.count("sample_weight") == 1
+
+
+def test_the_gate_rests_on_no_input_that_is_doubted(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    rows = []
+    for _ in range(3 * ROWS):
+        answer = draw.random() < 0.4
+        severe = 4 if answer and draw.random() < 0.6 else draw.randrange(4)
+        rows.append([severe, draw.gauss(float(answer), 1.0), "ny"[answer]])
+    found = guessed(tmp_path, "severity,height,ok", rows)
+    assert field(found, "severity").doubt
+    assert found.baseline is not None
+    assert found.baseline.doubted == ("severity",)
+    assert found.baseline.with_doubted is not None
+    assert found.baseline.with_doubted > found.baseline.mean + 0.05
+    assert f"# Without `severity`, doubted above; with: {found.baseline.with_doubted:.3f}." in found.text
+    limit = float(
+        next(line for line in found.text.splitlines() if "metric: auroc" in line)
+        .split("at_least: ")[1]
+        .split(",")[0]
+    )
+    assert limit < found.baseline.mean
+
+
 def _judged(pipeline: Pipeline, **fields: object) -> Accepted | Rejected:
     source = pipeline.sources["events"]
     event = {source.id: "1", pipeline.key: "1", source.timestamp: "2026-01-31T00:00:00Z"} | fields

@@ -39,7 +39,11 @@ def compared(rows: Sequence[Row], source: Source, key: str) -> Iterator[Misfit]:
     named = {name: column for column, name in columns.items()}
     known = {source.id, key, source.timestamp, *source.fields}
     for name in sorted(everywhere - known):
-        near = nearest(name, [*columns, *known]) or "."
+        near = nearest(name, [*columns, *known])
+        if "did you mean" not in near:
+            near += (
+                ". Declare it, since what `features` does not name is no input, or take it out of the file"
+            )
         yield Misfit(f"column `{name}`: the source declares no such field{near}")
     needed = {key: "names its entity", source.id: "names the event", source.timestamp: "is its time"}
     needed |= {name: "is required" for name, field in source.fields.items() if field.required}

@@ -1,4 +1,4 @@
-"""Numbers that may be codes for a missing value: they repeat, far from all others. Pure."""
+"""Values that may be codes for a missing one: numbers that repeat, far from all others, and words. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from penstock.client.guess.names import listed
 from penstock.client.guess.table import Column
 
 _MOST = 3  # codes of one column
@@ -14,6 +15,9 @@ _FEWEST = 20  # other values, with repeats
 _SCALE = 4  # other values, of which fewer are a scale around 0
 _FAR = 10
 """Multiple of the others' own extent from which any number is far from them."""
+_UNKNOWN = listed("unk unknown unspecified undetermined undisclosed missing unbekannt inconnu desconocido")
+_UNKNOWN |= {"n/a", "not known", "not stated", "not reported", "no answer", "keine angabe"}
+_LETTER = "u"  # beside two others or more, as M and F
 _LIKE_A_CODE = re.compile(r"(\d)\1+|10{3,}")
 
 
@@ -39,6 +43,19 @@ def codes_of(column: Column) -> tuple[list[Code], tuple[float, float]]:
             break
         found.append(Code(value, counts.pop(value)))
     return found, (min(counts, default=0.0), max(counts, default=0.0))
+
+
+def gap_asked(column: Column) -> str:
+    """Question of a person whether texts of the column stand for a missing value; else empty."""
+    short = len(column.counts) > 2
+    found = [
+        f"`{text}` ({count:,} times)"
+        for text, count in column.counts.items()
+        if (said := text.strip().lower()) in _UNKNOWN or (short and said == _LETTER)
+    ]
+    if not found:
+        return ""
+    return f"{' and '.join(found)}: {'a gap' if len(found) == 1 else 'gaps'}? Then name it in `missing`"
 
 
 def _is_code(value: float, counts: Counter[float]) -> bool:

@@ -50,6 +50,10 @@ class Baseline:
     model: str
     guessing: float
     """What the measure is for who knows nothing of a row."""
+    doubted: tuple[str, ...] = ()
+    """Inputs that were left out for it, as it is doubted whether they are known beforehand."""
+    with_doubted: float | None = None
+    """Mean with them, where it is known."""
 
 
 @dataclass(frozen=True)

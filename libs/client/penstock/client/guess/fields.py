@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from penstock.client.guess import names
@@ -13,6 +14,10 @@ _MANY = 20
 """Rows from which a value that each has of its own says something."""
 _ELDERLY, _OLDEST = 120, 150.0
 """Years up to which a number called an age is one of a person, and years that nobody reaches."""
+_AN_INDEX = re.compile(r"(?:Unnamed: \d+)?")
+"""Name that a table's index gets in a CSV that was written with it."""
+_NEARLY = 0.99
+"""Share of different values from which an index is one, though some rows stand in the file twice."""
 _UNITS = frozenset({"day", "days", "week", "weeks", "month", "months", "mth", "mths"})
 
 
@@ -88,6 +93,12 @@ def _useless(column: Column, kind: Kind) -> str:
         return "it names a row: each has its own"
     if column.unique and many and column.counts_up:
         return "it counts the rows"
+    if (
+        _AN_INDEX.fullmatch(column.name)
+        and column.whole
+        and len(column.counts) >= _NEARLY * len(column.values)
+    ):
+        return "it numbers the rows, as the index of the table that was written"
     return ""
 
 

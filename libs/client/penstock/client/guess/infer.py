@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.client.guess.decide import Answers, Baseline, Guess, decide, doubted, suspected
 from penstock.client.guess.doubts import doubts
@@ -39,4 +39,7 @@ def first(table: Table, answers: Answers = GUESSES) -> First:
     guess = suspected(guess, given_back(guess), answers.kept)
     guess = doubted(guess, doubts(guess))
     found = evidence.baseline(guess)
+    questions = {one.name: one.doubt for one in guess.inputs() if one.doubt}
+    if found and questions and (certain := evidence.baseline(suspected(guess, questions, kept=()))):
+        found = replace(certain, doubted=tuple(questions), with_doubted=found.mean)
     return First(written(guess, found), guess, found)

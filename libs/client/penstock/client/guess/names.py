@@ -92,6 +92,11 @@ _YES_AND_NO = (
     {"sí", "no"},
     {"sim", "não"},
 )
+_WEIGHTS = listed("pweight fnlwgt finalweight sampleweight samplingweight sampwt perwt surveyweight")
+_WEIGHED = listed(
+    "birth body net gross car vehicle mother father initial loss kg lb lbs gram grams brain baby dry fresh"
+)
+"""Words beside which a weight is one of a thing or a body."""
 _FEW = 20  # values, of which none finds a person
 _VALUES = {
     "sex": listed(
@@ -164,6 +169,16 @@ def afterwards(name: str) -> str | None:
 def names_a_row(name: str) -> bool:
     """Tells whether a column is called as one that holds ids."""
     return bool(_NAMES_A_ROW.search(name))
+
+
+def weighs_a_row(name: str) -> bool:
+    """Tells whether a column is called as a survey's weight: `pweight`, `wt_natl`; not as somebody's."""
+    found = words(name)
+    if {*found, "".join(found)} & _WEIGHTS:
+        return True
+    return (
+        len(found) > 1 and bool({found[0], found[-1]} & {"wt", "wgt", "weight"}) and not {*found} & _WEIGHED
+    )
 
 
 def is_somebody(name: str) -> bool:

@@ -7,7 +7,8 @@ import math
 import re
 from collections.abc import Iterator
 
-from penstock.client.guess.codes import asked
+from penstock.client.guess import names
+from penstock.client.guess.codes import asked, gap_asked
 from penstock.client.guess.decide import Baseline, Guess
 from penstock.client.guess.fields import Field
 from penstock.client.guess.table import Column, Table
@@ -116,12 +117,21 @@ def _declared(one: Field, guess: Guess) -> str:
     if complete and is_target:
         why.append("may be missing: a row without it can be asked for, and trains nothing")
     if one.type == "number" and not is_target:
-        why.append(asked(one.column))
+        why += [asked(one.column), _weighs(one)]
+    if one.type == "category":
+        why.append(gap_asked(one.column))
     why.append(one.doubt)
     if one.column.missing:
         why.append(f"{one.column.missing:.1%} missing")
     said = _line("; ".join(filter(None, why)))
     return f"{{{', '.join(keys)}}}{f'  # {said}' if said else ''}"
+
+
+def _weighs(one: Field) -> str:
+    """Question of a person whether a number says how much a row counts, by its name; else empty."""
+    if not one.input or not names.weighs_a_row(one.column.name) or min(one.column.numbers or [-1.0]) < 0:
+        return ""
+    return f"how much a row counts? Then `training: {{sample_weight: {one.name}}}`, and no input"
 
 
 def _features(guess: Guess) -> Iterator[str]:
@@ -200,7 +210,11 @@ def _quality(baseline: Baseline | None) -> Iterator[list[str]]:
     )
     less = "# lower, so that a model as good as this one passes 19 audits of 20. Raise it as you need."
     few = f"# On the audit's rows its standard error is {baseline.error:.3f}: that may be guessing."
-    yield [origin, *((rule, less) if limit > floor else (few,)), gate]
+    above = []
+    if baseline.doubted:
+        left = ", ".join(f"`{name}`" for name in baseline.doubted)
+        above = [f"# Without {_line(left)}, doubted above; with: {baseline.with_doubted:.3f}."]
+    yield [origin, *above, *((rule, less) if limit > floor else (few,)), gate]
 
 
 def _fair(one: Field) -> list[str]:
