@@ -46,7 +46,7 @@ class Settings(ServiceSettings):
     """
     door_health_listen: str = ""
     """Address at which Envoy answers GET /ready and /stats/prometheus and nothing else; by default
-    none. In a container: 0.0.0.0:9198.
+    none, and calls are not counted by their status. In a container: 0.0.0.0:9198.
     """
     sites_listen: str = f"127.0.0.1:{ports.SITES}"
     """Address at which Envoy listens for sites, once the edge hub has made what that needs. In a

@@ -110,6 +110,16 @@ def read(door: Door, name: str) -> Any:
     return json.loads((door.folder / name).read_bytes())
 
 
+def test_a_call_is_counted_by_its_status_only_where_somebody_can_ask_for_that(door: Door) -> None:
+    def router(of: Door) -> Any:
+        (chain,) = bootstrap(of)["static_resources"]["listeners"][0]["filter_chains"]
+        return chain["filters"][0]["typed_config"]["http_filters"][-1]["typed_config"]
+
+    assert router(door)["dynamic_stats"]
+    assert not router(replace(door, health_listen=""))["dynamic_stats"]
+    assert router(door)["suppress_envoy_headers"]
+
+
 def test_the_first_files_are_all_there_and_private(door: Door) -> None:
     prepare(door)
     assert {path.name for path in door.folder.iterdir()} == {
