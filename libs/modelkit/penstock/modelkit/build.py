@@ -87,6 +87,7 @@ def build(
         family = family_of(pipeline.model)
         fit = family.fit if loop is None else partial(cast(Spreadable, family).fit, loop=loop)
         model = fit(pipeline, prepared, checkpoint=checkpoint, on_epoch=on_epoch)
+        give_back()
         on_stage("packaging")
         return finish(pipeline, prepared, model)
 
