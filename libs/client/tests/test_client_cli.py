@@ -406,7 +406,7 @@ def test_init_says_what_its_guess_still_lacks(tmp_path: Path) -> None:
         "id,at,sex,repaid\n" + "".join(f"{i},2026-01-01,{'fm'[i % 2]},{i % 2 == 0}\n" for i in range(9))
     )
     done = runner.invoke(app, ["init", "--from", str(data), "--to", str(out), "--json"])
-    assert done.exit_code == 0
+    assert done.exit_code == 1
     (problem,) = json.loads(done.output)["problems"]
     assert "no field is left for the model" in problem
 

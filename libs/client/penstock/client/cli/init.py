@@ -72,6 +72,8 @@ def init(
         "doubts": {one.name: one.doubt for one in fields if one.doubt},
     }
     show(document, _said(guess), *_noted(found), *lacks, next_step, as_json=as_json_)
+    if lacks:
+        raise typer.Exit(1)
 
 
 def _said(target: Target) -> str:

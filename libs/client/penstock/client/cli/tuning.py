@@ -117,7 +117,7 @@ def show_(study_id: StudyId, write: Write = None, as_json_: AsJson = False) -> N
 def report(
     study_id: StudyId,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Where to write; by default study-<id>.html here.")
+        Path | None, typer.Option("--to", "--output", help="Where to write; by default study-<id>.html here.")
     ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     as_json_: AsJson = False,
