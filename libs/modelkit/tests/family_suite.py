@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.pipeline import Pipeline
-from penstock.modelkit.build import Built, build, finish, prepare
+from penstock.modelkit.build import Built, build, finish, judged, prepare
 from penstock.modelkit.family import Epoch, Prepared, Trained, family_of
 from penstock.modelkit.features import transform
 from penstock.modelkit.graph import Runner
@@ -158,6 +158,7 @@ def keeps_its_promises(spec: Pipeline, folder: Path) -> Built:
     built = finish(spec, prepared, model)
     _losses_are_plain(spec, built, prepared)
     assert built.parity <= TOLERANCE
+    _judged_alike(spec, built, prepared, model)
     _answers_alike(spec, built, prepared, model)
     _goes_on(spec, files, folder, built)
     told = built.description
@@ -175,6 +176,15 @@ def _losses_are_plain(spec: Pipeline, built: Built, prepared: Prepared) -> None:
             truth = said["probabilities"][np.arange(len(labels)), labels].astype(np.float64)
             expected = -np.mean(np.log(np.maximum(truth, 2.3e-16)))
         assert np.isclose(built.metrics[f"{name}_loss"], expected, rtol=1e-6)
+
+
+def _judged_alike(spec: Pipeline, built: Built, prepared: Prepared, model: Trained) -> None:
+    """By the library as by the graph."""
+    found = judged(spec, prepared, model)
+    for name, value in found.metrics.items():
+        assert np.isclose(value, built.metrics[name], rtol=1e-4, atol=1e-4), name
+    assert found.metrics.keys() == built.metrics.keys() - {"threshold"}
+    assert found.threshold is None or np.isclose(found.threshold, built.threshold, atol=1e-4)
 
 
 def _answers_alike(spec: Pipeline, built: Built, prepared: Prepared, model: Trained) -> None:

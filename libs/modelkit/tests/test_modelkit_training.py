@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
+from torch.nn import functional
 
 from penstock.contracts import pipeline
 from penstock.contracts.errors import Conflict, Invalid, Unavailable
 from penstock.contracts.pipeline import EarlyStopping, Trainer
+from penstock.modelkit.dropout import Dropout
 from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.family import Epoch
 from penstock.modelkit.features import WordWeights
@@ -24,6 +26,7 @@ from penstock.modelkit.network import Layers, Network, Shape, Tensors
 from penstock.modelkit.objective import Objective, Split
 from penstock.modelkit.optimizers import optimizer_of
 from penstock.modelkit.preprocessing import Category
+from penstock.modelkit.realmlp import selu
 from penstock.modelkit.schedules import Moment, learning_rate
 from penstock.modelkit.training import seed_everything, train, weights_digest
 
@@ -330,6 +333,22 @@ def test_gradient_clip_is_torchs() -> None:
     torch.nn.utils.clip_grad_norm_(other.parameters(), 0.5)
     for parameter, twin in zip(layer.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, twin.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_leaves_out_its_share_and_keeps_the_mean(dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    found = Dropout(0.3)(torch.ones(400, 500, dtype=dtype))
+    assert (found == 0).float().mean().item() == pytest.approx(0.3, abs=0.004)
+    assert found.unique().tolist() == pytest.approx([0, 1 / 0.7], rel=0.01)
+    assert (Dropout(0.3).eval()(found) == found).all()
+
+
+def test_selu_is_torchs() -> None:
+    value = torch.linspace(-20, 20, 4001, requires_grad=True)
+    ours, theirs = (torch.autograd.grad(of(value).sum(), value)[0] for of in (selu, functional.selu))
+    torch.testing.assert_close(selu(value), functional.selu(value))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_class_weights_count_classes_alike() -> None:

@@ -306,6 +306,26 @@ def test_importance_is_the_gain_by_feature(worlds: Any) -> None:
     assert min(shares.values()) > 0
 
 
+def test_a_training_without_a_checkpoint_writes_each_tree_twice(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it has grown, and in the end: as often as there are epochs would take longer than growing it."""
+    write, written = lightgbm.Booster.model_to_string, 0
+
+    def count(*model: Any, **told: Any) -> str:
+        nonlocal written
+        text = write(*model, **told)
+        written += text.count("\nTree=")
+        return text
+
+    monkeypatch.setattr(lightgbm.Booster, "model_to_string", count)
+    spec, prepared, *_ = trees(world)
+    written = 0
+    model = family_of(spec.model).fit(spec, prepared)
+    assert len(model.history) == 10
+    assert written <= 2 * len(model.history) * 10
+
+
 def test_trees_that_grow_without_end_are_a_sentence(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boosting, "LARGEST", 100_000)
     with pytest.raises(Invalid, match=r"after \d+ epochs the trees are a model of") as caught:

@@ -73,18 +73,12 @@ def boost(
     if not loop.ended():
         loop.run()
     best, _ = kept(loop.history, plan.stopping)
-    model = lightgbm.Booster(model_str=loop.text)
-    return model.model_to_string(num_iteration=(best + 1) * plan.rounds), tuple(loop.history)
-
-
-def rounds_of(text: str) -> int:
-    """Rounds that a model's text holds."""
-    a_round = text.partition("\nnum_tree_per_iteration=")[2].partition("\n")[0]
-    return text.count("\nTree=") // int(a_round) if a_round else 0
+    assert loop.model is not None
+    return loop.model.model_to_string(num_iteration=(best + 1) * plan.rounds), tuple(loop.history)
 
 
 class _Loop:
-    """A run between two epochs: `text` and `history`, which a checkpoint holds, and what stays."""
+    """A run between two epochs: `model` and `history`, which a checkpoint holds, and what stays."""
 
     def __init__(
         self,
@@ -98,24 +92,25 @@ class _Loop:
         self._checkpoint, self._on_epoch = checkpoint, on_epoch
         self._identity = _identity(plan, training, validation)
         self._began = self._told = time.monotonic()
-        self.text = ""
+        self._rounds = self._size = 0  # of the model after the last epoch; characters of its trees
+        self.model: lightgbm.Booster | None = None
         self.history: list[Epoch] = []
 
     def ended(self) -> bool:
         plan, history = self._plan, self.history
-        stuck = rounds_of(self.text) < len(history) * plan.rounds
+        stuck = self._rounds < len(history) * plan.rounds
         return stuck or len(history) >= plan.epochs or kept(history, plan.stopping)[1]
 
     def run(self) -> None:
         """Trains to the end."""
         plan = self._plan
         rows = self._rows(self._training)
-        lightgbm.train(
+        self.model = lightgbm.train(
             {**plan.parameters, **FIXED},
             rows,
-            num_boost_round=plan.epochs * plan.rounds - rounds_of(self.text),
+            num_boost_round=plan.epochs * plan.rounds - self._rounds,
             valid_sets=[self._rows(self._validation, rows)],
-            init_model=lightgbm.Booster(model_str=self.text) if self.text else None,
+            init_model=self.model,
             keep_training_booster=True,
             callbacks=[lambda env: self._after_round(env)],
         )
@@ -162,20 +157,30 @@ class _Loop:
                 step_s=(self._told - before) / plan.rounds,
             )
         )
-        self.text = booster.model_to_string(num_iteration=-1)
-        if len(self.text) > LARGEST:
+        self._grow(booster)
+        if self._size > LARGEST:
             raise Invalid(
-                f"after {len(self.history)} epochs the trees are a model of {len(self.text) / 1e6:.0f} MB",
+                f"after {len(self.history)} epochs the trees are a model of {self._size / 1e6:.0f} MB",
                 where="trainer.epochs",
                 remedy="Lower it, model.rounds_per_epoch or model.num_leaves, or leave early stopping on",
             )
         if self._checkpoint is not None:
-            self._save(self._checkpoint)
+            self._save(self._checkpoint, booster)
         self._on_epoch(self.history[-1])
 
-    def _save(self, path: Path) -> None:
+    def _grow(self, model: lightgbm.Booster) -> None:
+        """Counts what came since the last epoch, and that alone: with all of the model each time a long
+        training would spend most of its time on writing.
+        """
+        before, self._rounds = self._rounds, model.current_iteration()
+        if self._rounds > before:
+            text = model.model_to_string(start_iteration=before, num_iteration=self._rounds - before)
+            self._size += text.find("\nend of trees") - text.find("\nTree=")
+
+    def _save(self, path: Path, model: lightgbm.Booster) -> None:
         history = [asdict(epoch) for epoch in self.history]
-        content = {"identity": self._identity, "history": history, "model": self.text}
+        text = model.model_to_string(num_iteration=-1)
+        content = {"identity": self._identity, "history": history, "model": text}
         write_whole(path, json.dumps(content).encode())
 
     def restore(self, path: Path) -> None:
@@ -183,7 +188,8 @@ class _Loop:
         content = json.loads(path.read_bytes())
         if content["identity"] != self._identity:
             raise Conflict("the checkpoint belongs to another run", where=str(path), remedy="Start a new run")
-        self.text = content["model"]
+        self.model = lightgbm.Booster(model_str=content["model"])
+        self._grow(self.model)
         self.history = [Epoch(**epoch) for epoch in content["history"]]
         self._began -= self.history[-1].elapsed_s
         for epoch in self.history:

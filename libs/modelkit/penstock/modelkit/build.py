@@ -154,16 +154,53 @@ def finish(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Built:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """The ONNX graph of a trained model: `metrics` as in `Built`, without the threshold; `scores` of
-    the validation split.
-    """
+class Judged:
+    """A trained model on the validation split: `metrics` as in `Built`, without the threshold."""
 
-    model: bytes
     threshold: float | None
     metrics: dict[str, float]
-    parity: float
     scores: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(Judged):
+    """Judged by its ONNX graph."""
+
+    model: bytes
+    parity: float
+
+
+def judged(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Judged:
+    """Chooses the threshold and measures by the answers of the family's library, with no graph: for a
+    model of which nothing is kept.
+    """
+    learned, answers = (
+        _by_output(pipeline, model.predict(part.inputs)) for part in (prepared.train, prepared.validation)
+    )
+    labels, threshold = prepared.validation.rows.labels, None
+    if pipeline.target.type == "binary":
+        threshold = choose_threshold(pipeline.decision, labels, answers["probabilities"][:, 1])
+    return _judged(pipeline, prepared, threshold, learned, answers)
+
+
+def _by_output(pipeline: Pipeline, said: Array) -> dict[str, Array]:
+    if pipeline.target.type != "regression":
+        return {"probabilities": said}
+    return {"value": said[:, :1], **({"interval": said[:, 1:]} if said.shape[1] > 1 else {})}
+
+
+def _judged(
+    pipeline: Pipeline,
+    prepared: Prepared,
+    threshold: float | None,
+    learned: dict[str, Array],
+    answers: dict[str, Array],
+) -> Judged:
+    """`learned`, `answers`: to the training and the validation rows, as a graph gives them."""
+    target, training, validation = pipeline.target.type, prepared.train.rows, prepared.validation.rows
+    parts = {"train": (training.labels, learned), "validation": (validation.labels, answers)}
+    told = metrics.scores_of(target, validation.labels, answers, threshold)
+    return Judged(threshold, metrics.of_scores(told) | metrics.plain_losses(target, parts), told)
 
 
 def checked(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Checked:
@@ -183,10 +220,8 @@ def checked(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Checked:
         for part, found in ((prepared.validation, answers), (prepared.train, learned))
         for at, inputs in pieces(part.inputs, len(part.rows))
     )
-    parts = {"train": (training.labels, learned), "validation": (validation.labels, answers)}
-    told = metrics.scores_of(target, validation.labels, answers, threshold)
-    measured = metrics.of_scores(told) | metrics.plain_losses(target, parts)
-    return Checked(content, threshold, measured, parity, told)
+    found = _judged(pipeline, prepared, threshold, learned, answers)
+    return Checked(threshold, found.metrics, found.scores, content, parity)
 
 
 def check(pipeline: Pipeline, named: ModelSignature, training: RowSource, validation: RowSource) -> None:

@@ -57,14 +57,17 @@ class Alone:
     ) -> None:
         self._network, self._objective, self._training = network, objective, training
         self._forward = device.forward(network)
+        self._parameters = [*network.parameters()]
         self.waits = Waits()
 
     def of(self, batch: Batch) -> Tensor:
         network = self._network
-        network.zero_grad()
+        for parameter in self._parameters:  # `zero_grad` looks for them in all modules, each time
+            parameter.grad = None
         began = time.perf_counter()
-        cut = batch.cut()
-        labels, groups, weights = self._training.known(batch.rows.repeat_interleave(network.members))
+        cut, rows = batch.cut(), batch.rows
+        repeated = rows if network.members == 1 else rows.repeat_interleave(network.members)
+        labels, groups, weights = self._training.known(repeated)
         self.waits.data += time.perf_counter() - began
         loss = self._objective.loss(self._forward(*cut), labels, groups, weights)
         loss.backward()  # type: ignore[no-untyped-call]

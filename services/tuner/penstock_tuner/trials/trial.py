@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.measures.scores import Scores
 from penstock.modelkit import metrics
-from penstock.modelkit.build import Checked, checked
+from penstock.modelkit.build import Judged, checked, judged
 from penstock.modelkit.families.ensemble import TrainedEnsemble
 from penstock.modelkit.family import Epoch, Prepared, family_of
 from penstock.modelkit.graph import Runner
@@ -33,54 +33,49 @@ def measure(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     on_fold: Callable[[int], None] = lambda fold: None,
 ) -> Measured:
-    """Fits `pipeline`, overridden and planned, on the study's own train part, and on each fold.
+    """Fits `pipeline`, overridden and planned, on the study's own train part, and on each fold. The first
+    fit's graph is checked and timed; of a fold the answers alone count.
 
     `on_epoch` hears of the first fit's epochs, `on_fold` of each fold that is done. To be called in a
     process that has done nothing else: memory and processor time are its own. Raises what a run's
     fit raises: Invalid, NotAlike.
     """
     began = time.monotonic()
-    own = _fitted(pipeline, prepared(work, pipeline), on_epoch)
-    judged, parts = [own], [work.validation]
+    rows = prepared(work, pipeline)
+    model = family_of(pipeline.model).fit(pipeline, rows, on_epoch=on_epoch)
+    own = checked(pipeline, rows, model)
+    fits, parts = [_Fit(own, rows.validation.rows)], [work.validation]
     if folds := work.folds:
-        judged, parts = [], [measured for _, measured in folds]
+        fits, parts = [], [measured for _, measured in folds]
         for fold in range(len(folds)):
-            judged.append(_fitted(pipeline, prepared(work, pipeline, fold)))
+            fits.append(_of_fold(pipeline, prepared(work, pipeline, fold)))
             on_fold(fold)
-    scores = Scores.pooled([fit.checked.scores for fit in judged])
+    scores = Scores.pooled([fit.judged.scores for fit in fits])
     cost = spent("self")
     return Measured(
         metrics={
-            **_together(pipeline, judged, scores),
-            "latency_us": _latency_us(own.checked.model, own.validation),
+            **_together(pipeline, fits, scores),
+            "latency_us": _latency_us(own.model, rows.validation.rows),
             "processor_s": cost.processor_s,
-            **({} if own.members is None else {"members": own.members}),
+            **({"members": len(model.used)} if isinstance(model, TrainedEnsemble) else {}),
         },
         losses=losses_by_group(scores, entities_of(parts)),
-        weights=own.weights,
-        epochs=own.epochs,
+        weights=model.digest(),
+        epochs=len(model.history),
         seconds=round(time.monotonic() - began, 3),
         processor_s=cost.processor_s,
         memory=cost.peak_memory,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    checked: Checked
+class _Fit(NamedTuple):
+    judged: Judged
     validation: RowSource
-    weights: str
-    epochs: int
-    members: int | None  # that count, of an ensemble
 
 
-def _fitted(
-    pipeline: Pipeline, rows: Prepared, on_epoch: Callable[[Epoch], None] = lambda epoch: None
-) -> _Fit:
-    model = family_of(pipeline.model).fit(pipeline, rows, on_epoch=on_epoch)
-    found = checked(pipeline, rows, model)
-    members = len(model.used) if isinstance(model, TrainedEnsemble) else None
-    return _Fit(found, rows.validation.rows, model.digest(), len(model.history), members)
+def _of_fold(pipeline: Pipeline, rows: Prepared) -> _Fit:
+    model = family_of(pipeline.model).fit(pipeline, rows)
+    return _Fit(judged(pipeline, rows, model), rows.validation.rows)
 
 
 def _together(pipeline: Pipeline, fits: list[_Fit], scores: Scores) -> dict[str, float]:
@@ -89,7 +84,7 @@ def _together(pipeline: Pipeline, fits: list[_Fit], scores: Scores) -> dict[str,
     """
     sizes = [len(fit.validation) for fit in fits]
     losses = {
-        name: float(np.average([fit.checked.metrics[name] for fit in fits], weights=sizes))
+        name: float(np.average([fit.judged.metrics[name] for fit in fits], weights=sizes))
         for name in ("train_loss", "validation_loss")
     }
     groups = {

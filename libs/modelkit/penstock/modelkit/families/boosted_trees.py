@@ -6,8 +6,10 @@ G. Ke et al., *LightGBM: A Highly Efficient Gradient Boosting Decision Tree* (Ne
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +39,25 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class TrainedTrees:
-    """LightGBM's model as text, its trees, and the scale of a regression's target."""
+    """LightGBM's model as text, and the scale of a regression's target."""
 
     text: str
-    trees: tuple[Tree, ...]
     columns: Columns
     task: Task
     outputs: int
     scale: tuple[float, float]  # offset and spread; 0 and 1 where there are classes
     history: tuple[Epoch, ...]
     description: Description = field(compare=False)
-    bounds: tuple[tuple[str, tuple[Tree, ...]], ...] = ()  # text and trees of each quantile
+    bounds: tuple[str, ...] = ()  # text of each quantile's model
+
+    @property
+    def trees(self) -> tuple[Tree, ...]:
+        return self.forests[0]
+
+    @cached_property
+    def forests(self) -> tuple[tuple[Tree, ...], ...]:
+        """Trees of the model, then those of each quantile."""
+        return tuple(map(read_trees, (self.text, *self.bounds)))
 
     def predict(self, inputs: Inputs) -> Array:
         count = len(np.asarray(next(iter(inputs.values()))))
@@ -65,7 +75,7 @@ class TrainedTrees:
         scores = of(self.text)
         if self.task == "regression":
             offset, spread = self.scale
-            bounds = [of(text) for text, _ in self.bounds]
+            bounds = [of(text) for text in self.bounds]
             in_order = np.sort(np.concatenate(bounds, axis=1), axis=1) if bounds else scores[:, :0]
             return np.concatenate([scores, in_order], axis=1) * spread + offset
         if self.task == "binary":
@@ -74,7 +84,6 @@ class TrainedTrees:
         return answers
 
     def compile(self, graph: Graph, inputs: Mapping[str, str]) -> str:
-        forests = (self.trees, *(trees for _, trees in self.bounds))
         scores, *bounds = (
             compile_trees(
                 graph,
@@ -86,7 +95,7 @@ class TrainedTrees:
                 offset=self.scale[0],
                 spread=self.scale[1],
             )
-            for trees in forests
+            for trees in self.forests
         )
         if bounds:
             return ordered(graph, graph.op("Concat", scores, *bounds, axis=1))
@@ -94,7 +103,7 @@ class TrainedTrees:
 
     def digest(self) -> str:
         digest = hashlib.sha256(f"{self.task} {self.outputs} {self.scale!r}".encode())
-        for trees in (self.trees, *(trees for _, trees in self.bounds)):
+        for trees in self.forests:
             for tree in trees:
                 digest.update(tree.content())
         return f"sha256:{digest.hexdigest()}"
@@ -135,7 +144,7 @@ class BoostedTreesFamily:
             _split(pipeline, prepared, part) for part in (prepared.train, prepared.validation)
         )
         text, history = boost(plan, training, validation, checkpoint=checkpoint, on_epoch=on_epoch)
-        trees = _learned(text, spec, len(training.labels))
+        _check(text, spec, len(training.labels))
         bounds = []
         for quantile in pipeline.target.quantiles or ():
             asked = replace(
@@ -145,16 +154,16 @@ class BoostedTreesFamily:
             )
             own = checkpoint and checkpoint.with_name(f"{checkpoint.name}-{quantile:g}")
             found, _ = boost(asked, training, validation, checkpoint=own)
-            bounds.append((found, _learned(found, spec, len(training.labels))))
+            _check(found, spec, len(training.labels))
+            bounds.append(found)
         return TrainedTrees(
             text=text,
-            trees=trees,
             columns=columns,
             task=plan.task,
             outputs=plan.parameters.get("num_class", 1),
             scale=prepared.scale(),
             history=history,
-            description=_description(spec, plan, text, len(trees), len(history), prepared),
+            description=_description(spec, plan, text, len(history), prepared),
             bounds=tuple(bounds),
         )
 
@@ -184,17 +193,15 @@ def _parameters(spec: BoostedTrees, pipeline: Pipeline, prepared: Prepared) -> d
     return found
 
 
-def _learned(text: str, spec: BoostedTrees, rows: int) -> tuple[Tree, ...]:
+def _check(text: str, spec: BoostedTrees, rows: int) -> None:
     """Raises Invalid where no tree has a split."""
-    trees = read_trees(text)
-    if not any(len(tree.columns) for tree in trees):
+    if not re.search(r"^split_feature=\d", text, re.MULTILINE):
         raise Invalid(
             f"no feature divides the {rows} training rows into parts of {spec.min_data_in_leaf} rows or"
             " more that differ in the target",
             where="model.min_data_in_leaf",
             remedy="Lower it, or name features that vary",
         )
-    return trees
 
 
 def _columns(prepared: Prepared) -> Columns:
@@ -221,9 +228,8 @@ def _split(pipeline: Pipeline, prepared: Prepared, part: Part) -> Split:
     return Split(_matrix(part.inputs), labels, weights)
 
 
-def _description(
-    spec: BoostedTrees, plan: Plan, text: str, trees: int, epochs: int, prepared: Prepared
-) -> Description:
+def _description(spec: BoostedTrees, plan: Plan, text: str, epochs: int, prepared: Prepared) -> Description:
+    trees = text.count("\nTree=")
     held = [f"{HELD[way]} `{name}`" for name, way in spec.monotone.items()]
     gains = lightgbm.Booster(model_str=text).feature_importance("gain")
     names = (*prepared.signature.inputs.numbers, *prepared.signature.inputs.strings)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
@@ -15,22 +16,34 @@ SpecT = TypeVar("SpecT", Adam, Adamw)
 
 
 class AdaptiveMoments(Optimizer[SpecT]):
-    moments = 2
+    """`kernel`: torch's step of many tensors at once."""
 
-    def adapt(self, gradients: Tensors, rate: float) -> None:
-        beta1, beta2 = self._spec.beta1, self._spec.beta2
-        torch._foreach_lerp_(self._first, gradients, 1 - beta1)
-        torch._foreach_mul_(self._second, beta2)
-        torch._foreach_addcmul_(self._second, gradients, gradients, 1 - beta2)
-        root = torch._foreach_sqrt(self._second)
-        torch._foreach_div_(root, (1 - beta2**self._step) ** 0.5)
-        torch._foreach_add_(root, EPSILON)
-        torch._foreach_addcdiv_(self._parameters, self._first, root, -rate / (1 - beta1**self._step))
+    moments = 2
+    kernel: ClassVar[Callable[..., Any]]
+
+    def update(self, gradients: Tensors, rate: float) -> None:
+        step = gradients[0].new_full((), self._step)
+        for decays in (True, False):
+            chosen = [at for at, drawn in enumerate(self._decays) if drawn is decays]
+            if not chosen:
+                continue
+            lists = self._parameters, gradients, self._first, self._second
+            self.kernel(
+                *([tensors[at] for at in chosen] for tensors in lists),
+                [],
+                [step] * len(chosen),
+                amsgrad=False,
+                lr=rate,
+                beta1=self._spec.beta1,
+                beta2=self._spec.beta2,
+                weight_decay=self._spec.weight_decay if decays else 0.0,
+                eps=EPSILON,
+                maximize=False,
+            )
 
 
 class DecayInGradient(AdaptiveMoments[Adam]):
-    def update(self, gradients: Tensors, rate: float) -> None:
-        self.adapt(self.decayed(gradients), rate)
+    kernel = staticmethod(torch._fused_adam_)
 
 
 OPTIMIZER = DecayInGradient
