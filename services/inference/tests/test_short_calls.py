@@ -178,9 +178,10 @@ def test_an_entitys_features_are_asked_in_the_order_in_which_they_are_kept_toget
     """In another, the feature store takes each row apart."""
     from penstock.serving.model import Model
 
-    pipeline = lending.pipeline()
+    features = {name: {"from": f"applications.{name}"} for name in ("purpose", "income")}
+    pipeline = lending.pipeline(features=features)
     inputs = SimpleNamespace(numbers=("income",), strings=("purpose",))
     package = SimpleNamespace(pipeline=pipeline, signature=SimpleNamespace(inputs=inputs))
     model = Model(SimpleNamespace(), package)  # type: ignore[arg-type]
-    kept = [feature.source_field for feature in pipeline.resolved_features().values()]
-    assert model.asked == kept
+    assert model.asked == ["applications.purpose", "applications.income"]
+    assert list(model.references.values()) == model.asked[::-1]  # of the tensors
