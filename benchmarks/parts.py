@@ -62,6 +62,6 @@ ALONE = (
     Part("workers", tuning.of_workers, runs=((), ("--ray",))),
     Part("auto_workers", tuning.of_auto, tuning.each_auto),
     Part("search", tuning.of_searches, runs=((f"{KEPT}/search.jsonl",),)),
-    Part("picks", tuning.of_picks, runs=((f"{KEPT}/picks.jsonl",),)),
+    Part("picks", tuning.of_picks),
 )
 PARTS = {part.name: part for part in (DEMO, *ON_THE_DEMO, *ALONE, TESTS)}

@@ -1,18 +1,21 @@
-"""Quality of what studies pick, on rows that no trial has seen: `python benchmarks/picks.py KEPT`.
+"""Quality of what studies pick, on rows that no trial has seen: `python benchmarks/picks.py`.
 
 `pick`: a study of the default space with `--trials` trials, on seeded splits of an example, against
 the file's own values; AUROC on the audit part. `asha`: as many random trials with and without the
 pruner; processor seconds of all trials, and the pick's log loss on the audit part. Every study goes
 the tuner's own way, folds included, and the pick is fitted as the run that follows it would. What a
-study gave stays in the file KEPT, and none is run twice: a run that was broken off goes on where it
-was.
+study gave stays in a file of lines, picks.jsonl beside this one, with the day and the revision, and
+none is run twice: all of them take hours, so a run that was broken off goes on where it was. A change
+to what is searched, or how a trial is trained, makes its lines worthless: delete them then.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -42,6 +45,7 @@ MUST, MUST_AUROC = -0.002, 0.925
 MUST_TIME, MUST_LOSS = 0.6, 0.005
 """Processor seconds with ASHA over those without; the pick's audit log loss above the other's."""
 SPLITS = {"credit-risk": 20, "adult-income": 5}
+KEPT = Path(__file__).with_suffix(".jsonl")
 ASHA = {"type": "asha"}
 
 Figures = dict[str, Any]
@@ -118,6 +122,7 @@ def picked(example: str, rows: Sequence[Figures], trials: int) -> Figures:
         "figure": "pick",
         "data": example,
         "splits": len(rows),
+        "of": SPLITS[example],
         "trials": trials,
         "auroc": float(found.mean()),
         "own": float(own.mean()),
@@ -138,12 +143,25 @@ def saved(example: str, rows: Sequence[Figures], trials: int) -> Figures:
         "figure": "asha",
         "data": example,
         "splits": len(rows),
+        "of": SPLITS[example],
         "trials": trials,
         "share": share,
         "loss": loss,
         **{f"{side}_s": seconds for side, seconds in spent.items()},
         "kept": bool(share <= MUST_TIME and loss <= MUST_LOSS),
     }
+
+
+def now() -> Figures:
+    """Day and revision of what is measured now."""
+    told = subprocess.run(
+        ["git", "rev-parse", "--short=8", "HEAD"],
+        cwd=KEPT.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {"date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}", "revision": told.stdout.strip()}
 
 
 def kept_rows(path: Path) -> dict[str, Figures]:
@@ -162,7 +180,7 @@ def measured(chosen: argparse.Namespace) -> Iterator[Figures]:
                     f"{kind} {example} {chosen.trials} trials, folds {chosen.folds or 'usual'}, split {seed}"
                 )
                 if name not in (known := kept_rows(chosen.kept)) and not chosen.only_kept:
-                    known[name] = run_split(kind, example, data, seed, chosen)
+                    known[name] = run_split(kind, example, data, seed, chosen) | now()
                     with chosen.kept.open("a") as file:
                         file.write(json.dumps([name, known[name]]) + "\n")
                     print(name, file=sys.stderr)
@@ -178,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kept", type=Path)
+    parser.add_argument("--kept", type=Path, default=KEPT, help="file of what studies gave")
     parser.add_argument("--figures", nargs="*", choices=("pick", "asha"), default=["pick", "asha"])
     parser.add_argument("--data", nargs="*", choices=tuple(SPLITS), default=list(SPLITS))
     parser.add_argument("--splits", type=int, help="instead of 20 and 5")

@@ -112,7 +112,8 @@ def of_searches(found: list[dict[str, Any]]) -> Iterator[Figure]:
 
 def of_picks(found: list[dict[str, Any]]) -> Iterator[Figure]:
     for row in found:
-        splits = f"{row['splits']} splits of {row['data']}, {row['trials']} trials"
+        wanted = "" if row["splits"] >= row["of"] else f" of {row['of']}"
+        splits = f"{row['splits']}{wanted} splits of {row['data']}, {row['trials']} trials"
         if row["figure"] == "pick":
             adult = row["data"] == "adult-income"
             yield Figure(
