@@ -112,7 +112,8 @@ def of_searches(found: list[dict[str, Any]]) -> Iterator[Figure]:
 
 def of_picks(found: list[dict[str, Any]]) -> Iterator[Figure]:
     for row in found:
-        wanted = "" if row["splits"] >= row["of"] else f" of {row['of']}"
+        few = row["splits"] < row["of"]
+        wanted = f" of {row['of']}" if few else ""
         splits = f"{row['splits']}{wanted} splits of {row['data']}, {row['trials']} trials"
         if row["figure"] == "pick":
             adult = row["data"] == "adult-income"
@@ -121,7 +122,8 @@ def of_picks(found: list[dict[str, Any]]) -> Iterator[Figure]:
                 "≥ −0.002 (lower bound)" + ("; 0.925" if adult else ""),
                 "≥ +0.002 (lower bound)" + ("; 0.9275" if adult else ""),
                 f"{row['auroc']:.4f} − {row['own']:.4f} = {row['difference']:+.4f} [{row['lower']:+.4f},"
-                f" {row['upper']:+.4f}]; own kept {row['stayed']} times",
+                f" {row['upper']:+.4f}]; own kept {row['stayed']} times"
+                + ("; too few splits to say" if few else ""),
                 row["kept"],
                 row["lower"] >= 0.002 and (not adult or row["auroc"] >= 0.9275),
             )
