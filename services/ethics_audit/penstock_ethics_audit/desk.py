@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from sqlalchemy.orm import Session
 from ulid import ULID
 
 from penstock.contracts import metrics
@@ -33,7 +32,7 @@ from penstock.runtime.metrics import histogram
 from penstock.runtime.pipelines import Applied
 from penstock.runtime.store import Effect
 from penstock_ethics_audit import store as rows
-from penstock_ethics_audit.looks import Looks, looked
+from penstock_ethics_audit.looks import Earlier, rules_of
 from penstock_ethics_audit.store import AskedRow, AuditRow, PromotionRow, ReviewRow
 
 log = structlog.get_logger(__name__)
@@ -90,7 +89,6 @@ class Desk:
                 state=rows.RUNNING,
                 version=version,
                 started_at=now,
-                audit_rows=rows.rows_digest(version.training_set),
             )
         )
         effect.enqueue(
@@ -100,7 +98,10 @@ class Desk:
                 "audit_id": audit_id,
                 "version": version,
                 "asked": asked,
-                "looks": self.looks(version, now, effect.session),
+                "earlier": [
+                    Earlier(scores=audit.artifact("scores"), rules=rules_of(audit.gates))
+                    for audit in rows.ended(effect.session, version.pipeline, now)
+                ],
                 "started_at": now,
                 "artifacts": self._artifacts,
                 "keys": str(self._keys.directory),
@@ -143,13 +144,6 @@ class Desk:
             effect.session.add(ReviewRow(**asked, state=rows.OPEN))
             effect.publish(ReviewRequested(**asked))
         log.info("audit_completed", version=row.name, verdict=audit.verdict)
-
-    def looks(self, version: ModelVersion, before: datetime, session: Session) -> Looks:
-        """Collects the looks at a version's audit rows that had ended before. Those before its pipeline was
-        deleted count no more: offsets name other events since.
-        """
-        found = rows.audited_by(session, version.training_set, before)
-        return looked(audit.gates for audit in found if not self.gone(audit.version))
 
     def gone(self, version: ModelVersion) -> bool:
         """Tells whether the version's pipeline was deleted: nobody decides on it any more."""

@@ -108,7 +108,6 @@ class History(restore.History):
                     result=ended.result,
                     scores=ended.scores,
                     cost=ended.cost,
-                    audit_rows=rows.rows_digest(self._versions[ended.digest].training_set),
                 )
             )
             gone = self._desk.gone(self._versions[ended.digest])

@@ -35,7 +35,8 @@ from penstock_ethics_audit.audit import audit
 from penstock_ethics_audit.baselines import baselines
 from penstock_ethics_audit.graphs import Graph, opened
 from penstock_ethics_audit.importance import importance
-from penstock_ethics_audit.looks import Looks
+from penstock_ethics_audit.looks import Earlier
+from penstock_ethics_audit.overlap import looks
 from penstock_ethics_audit.report.notes import notes
 from penstock_ethics_audit.report.page import render
 from penstock_ethics_audit.report.pictures import pictures
@@ -57,7 +58,7 @@ class Order(BaseModel):
     # The `audit` section of the pipeline file that the version was trained from, where the service
     # knows it.
     asked: Audit | None = None
-    looks: Looks = Looks()
+    earlier: tuple[Earlier, ...] = ()  # oldest first
     started_at: datetime
     artifacts: str
     keys: Path
@@ -83,6 +84,8 @@ def run(job: JobContext) -> Mapping[str, Any]:
             result = _result(order, package, graph, split, scores, read_merged(part), step)
         result = result.model_copy(update=_twins(order, package, artifacts, part, result.findings.entities))
         step("twins counted")
+        result = result.model_copy(update={"looks": looks(split, order.earlier, artifacts)})
+        step("earlier looks counted")
         result = result.model_copy(update={"notes": notes(result)})
         write_scores(split, scores, folder / "scores.npz")
         written = artifacts.put_file(f"{place}/scores.npz", folder / "scores.npz")
@@ -132,7 +135,6 @@ def _result(
         threshold=_threshold(package),
         sample_weight=pipeline.training.sample_weight,
         merged=merged,
-        looks=order.looks,
         importance=found,
         baselines=simpler,
         explanation=package.explanation,

@@ -1,5 +1,7 @@
 """Earlier looks at the same audit rows: how many audits had judged models by them, and by which gates.
 
+Rows are the same by their entity and event id, whatever else was published, erased or declared anew.
+
 Whoever sees a figure and changes the model or a gate by it makes the next figure of the same rows a
 little too good, the more so the more often (C. Dwork et al., *The reusable holdout*, 2015). No verdict
 changes by it; whoever relies on one should know.
@@ -7,14 +9,15 @@ changes by it; whoever relies on one should know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from penstock.contracts.events import GateResult
+from penstock.contracts.events import Artifact, GateResult
 
+LEAST = 0.1  # share of the rows from which on an audit by them counts: by fewer, no figure moves much
 MOST_CHANGES = 6  # that are said one by one
 _LAXER = ("lower_bound", "estimate", "upper_bound")  # judges of `at_least`, the strictest first
 
@@ -45,38 +48,76 @@ class Asked(BaseModel):
     rules: tuple[Rule, ...]
 
 
+class Earlier(BaseModel):
+    """An audit of the pipeline that had ended: its scores name the rows that it judged by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scores: Artifact
+    rules: tuple[Rule, ...]
+
+
 class Looks(BaseModel):
-    """Audits by the same rows that had ended when this one began, oldest first."""
+    """Audits by at least `LEAST` of the same rows that had ended when this one began, oldest first."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     asked: tuple[Asked, ...] = ()
+    rows: int = 0  # of this audit
+    fewest: int = 0  # of them that one of those audits judged by, too
+    most: int = 0
+    unread: int = 0  # earlier audits whose rows are not known
 
     @property
     def earlier(self) -> int:
         return sum(one.looks for one in self.asked)
 
 
-def looked(gates: Iterable[Sequence[GateResult]]) -> Looks:
-    """`gates`: of each look, oldest first."""
-    alike = groupby(map(_rules, gates))
-    return Looks(asked=tuple(Asked(looks=len([*same]), rules=rules) for rules, same in alike))
+def looked(rows: int, audits: Sequence[tuple[int, tuple[Rule, ...]]], unread: int = 0) -> Looks:
+    """`audits`: of each, oldest first, how many of this audit's `rows` it judged by, and its rules."""
+    looks = [(shared, rules) for shared, rules in audits if shared >= LEAST * rows]
+    alike = groupby(rules for _, rules in looks)
+    return Looks(
+        asked=tuple(Asked(looks=len([*same]), rules=rules) for rules, same in alike),
+        rows=rows,
+        fewest=min((shared for shared, _ in looks), default=0),
+        most=max((shared for shared, _ in looks), default=0),
+        unread=unread,
+    )
 
 
 def words(looks: Looks, gates: Sequence[GateResult]) -> str:
     """Says the number of this look, and which of its gates were others before. Empty at the first."""
-    if not looks.asked:
-        return ""
-    before = "an audit" if looks.earlier == 1 else f"{looks.earlier:,} audits"
-    said = f"{_nth(looks.earlier + 1)} look at these audit rows: {before} judged models by them before."
-    changes = [*_changes(looks, {rule.subject: rule for rule in _rules(gates)})]
+    changes = [*_changes(looks, {rule.subject: rule for rule in rules_of(gates)})]
     more = len(changes) - MOST_CHANGES
     return " ".join(
-        [said, *changes[:MOST_CHANGES], *([f"And {more} more such changes."] if more > 0 else [])]
+        [
+            *_count(looks),
+            *changes[:MOST_CHANGES],
+            *([f"And {more} more such changes."] if more > 0 else []),
+            *_unread(looks.unread),
+        ]
     )
 
 
-def _rules(gates: Sequence[GateResult]) -> tuple[Rule, ...]:
+def _count(looks: Looks) -> Iterator[str]:
+    if looks.earlier:
+        before = "an audit" if looks.earlier == 1 else f"{looks.earlier:,} audits"
+        fewest, most, rows = (f"{number:,}" for number in (looks.fewest, looks.most, looks.rows))
+        some = fewest if fewest == most else f"{fewest} to {most}"
+        them = "them" if fewest == rows else f"{some} of the {rows}"
+        yield f"{_nth(looks.earlier + 1)} look at these audit rows: {before} judged models by {them} before."
+
+
+def _unread(audits: int) -> Iterator[str]:
+    if audits:
+        yield (
+            f"By which rows {'an older audit' if audits == 1 else f'{audits:,} older audits'} judged is not"
+            " known any more."
+        )
+
+
+def rules_of(gates: Sequence[GateResult]) -> tuple[Rule, ...]:
     """Rules in an order of their own; of two on one subject the stricter is the last."""
     rules = [Rule.model_validate(gate, from_attributes=True) for gate in gates]
     return tuple(sorted(rules, key=lambda rule: (rule.subject, _strictness(rule), rule.judge, rule.on_fail)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import grpc
 from sqlalchemy.orm import Session
 
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Invalid, NotFound, Tampered
 from penstock.contracts.events import GateResult, ModelVersionPromoted
 from penstock.cost.v1 import cost_pb2
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as pb
@@ -22,7 +23,7 @@ from penstock.runtime.rpc import shown, timestamp
 from penstock.runtime.store import Store
 from penstock_ethics_audit import store as rows
 from penstock_ethics_audit.desk import Desk
-from penstock_ethics_audit.looks import words
+from penstock_ethics_audit.looks import Looks, words
 from penstock_ethics_audit.store import AuditRow, ReviewRow
 from penstock_ethics_audit.verification import verify
 
@@ -63,16 +64,18 @@ class Servicer(pb_grpc.EthicsAuditServiceServicer):
             yield pb.FetchReportResponse(chunk=data[start : start + CHUNK_BYTES])
 
     async def ListReviews(self, request: pb.ListReviewsRequest, context: Context) -> pb.ListReviewsResponse:
-        def review(session: Session, audit_id: str) -> pb.Review:
-            audit = session.get_one(AuditRow, audit_id)
-            looks = self._desk.looks(audit.version, audit.started_at, session)
-            return _review(session.get_one(ReviewRow, audit_id), words(looks, audit.gates))
+        def review(session: Session, audit_id: str) -> tuple[ReviewRow, AuditRow]:
+            return session.get_one(ReviewRow, audit_id), session.get_one(AuditRow, audit_id)
 
-        def listed(session: Session) -> pb.ListReviewsResponse:
+        def listed(session: Session) -> list[tuple[ReviewRow, AuditRow]]:
             found = rows.reviews(session, request.pipeline, open_only=request.open_only)
-            return pb.ListReviewsResponse(reviews=shown(found, partial(review, session)))
+            return shown(found, partial(review, session))
 
-        return await self._store.read(listed)
+        def told(found: tuple[ReviewRow, AuditRow]) -> pb.Review:
+            return _review(found[0], self._looks(found[1]) if found[0].state == rows.OPEN else "")
+
+        found = await self._store.read(listed)
+        return pb.ListReviewsResponse(reviews=await asyncio.to_thread(shown, found, told))
 
     async def DecideReview(self, request: pb.DecideReviewRequest, context: Context) -> pb.Review:
         decide = partial(
@@ -103,6 +106,14 @@ class Servicer(pb_grpc.EthicsAuditServiceServicer):
         self, request: cost_pb2.SumCostsRequest, context: Context
     ) -> cost_pb2.SumCostsResponse:
         return await self._store.read(lambda session: summed(rows.costs(session), request))
+
+    def _looks(self, audit: AuditRow) -> str:
+        """Says what the audit's result knows of earlier looks at its rows. Blocks."""
+        try:
+            result = json.loads(self._artifacts.read(audit.artifact("result")))
+        except (NotFound, Tampered) as error:
+            return f"Earlier looks at these audit rows are not known: {error}."
+        return words(Looks.model_validate(result["looks"]), audit.gates)
 
     async def _find(self, reference: str) -> AuditRow:
         return await self._store.read(lambda session: rows.find_audit(session, reference))

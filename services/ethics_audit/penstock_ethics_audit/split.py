@@ -142,10 +142,7 @@ def write_scores(split: Split, scores: Scores, path: Path) -> None:
     notes no time, so the same scores are the same bytes.
     """
     arrays: dict[str, NDArray[Any] | None] = {
-        "row": np.array(
-            [_hashed(entity, event) for entity, event in zip(split.entities, split.ids, strict=True)],
-            np.bytes_,
-        ),
+        "row": row_names(split),
         "entity": np.array([_hashed(entity) for entity in split.entities], np.bytes_),
         "label": scores.labels,
         "value": scores.values,
@@ -156,6 +153,12 @@ def write_scores(split: Split, scores: Scores, path: Path) -> None:
     np.savez_compressed(
         path, allow_pickle=False, **{name: values for name, values in arrays.items() if values is not None}
     )
+
+
+def row_names(split: Split) -> NDArray[np.bytes_]:
+    """Names [N] of rows that are the same in every training set that a row is in."""
+    pairs = zip(split.entities, split.ids, strict=True)
+    return np.array([_hashed(entity, event) for entity, event in pairs], np.bytes_)
 
 
 def _run(graph: Graph, split: Split, start: int, signature: ModelSignature) -> dict[str, NDArray[Any]]:

@@ -4,14 +4,12 @@ promotions.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 
 from sqlalchemy import Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import Conflict, Unavailable
 from penstock.contracts.events import (
     Artifact,
@@ -20,7 +18,6 @@ from penstock.contracts.events import (
     GateResult,
     ModelVersion,
     ModelVersionPromoted,
-    TrainingSet,
 )
 from penstock.contracts.pipeline import Audit
 from penstock.contracts.versions import VersionReference, version_name
@@ -28,6 +25,7 @@ from penstock.runtime.tables import Json, UtcDateTime
 
 RUNNING, COMPLETED, FAILED = "running", "completed", "failed"
 OPEN, APPROVED, REJECTED = "open", "approved", "rejected"
+MOST_ENDED = 200
 _GATES = Json(tuple[GateResult, ...])
 
 
@@ -67,7 +65,6 @@ class AuditRow(Tables):
     remedy: Mapped[str | None] = mapped_column(Text, default=None)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     cost: Mapped[Cost | None] = mapped_column(Json(Cost), default=None)
-    audit_rows: Mapped[str | None] = mapped_column(String(80), index=True, default=None)  # `rows_digest`
 
     @property
     def name(self) -> str:
@@ -148,23 +145,15 @@ def newest_audit(session: Session, digest: str) -> AuditRow | None:
     return session.scalar(query.order_by(AuditRow.audit_id.desc()).limit(1))
 
 
-def rows_digest(made: TrainingSet) -> str:
-    """Names a training set's audit rows by its events and the sizes of its parts: `train` on the same
-    events meets them again, whatever features, model or gates the file asks for by then.
+def ended(session: Session, pipeline: str, before: datetime) -> list[AuditRow]:
+    """Lists a pipeline's audits that had ended with a verdict before a moment, the oldest of the newest
+    `MOST_ENDED` first.
     """
-    ranges = sorted([one.topic, one.partition, one.first, one.last] for one in made.offsets)
-    return digest_of(json.dumps([ranges, sorted(made.rows.items())]).encode())
-
-
-def audited_by(session: Session, made: TrainingSet, before: datetime) -> list[AuditRow]:
-    """Lists the audits by the set's audit rows that had ended before a moment, oldest first."""
     query = select(AuditRow).where(
-        AuditRow.pipeline == made.pipeline,
-        AuditRow.audit_rows == rows_digest(made),
-        AuditRow.state == COMPLETED,
-        AuditRow.ended_at < before,
+        AuditRow.pipeline == pipeline, AuditRow.state == COMPLETED, AuditRow.ended_at < before
     )
-    return list(session.scalars(query.order_by(AuditRow.ended_at, AuditRow.audit_id)))
+    newest = query.order_by(AuditRow.ended_at.desc(), AuditRow.audit_id.desc()).limit(MOST_ENDED)
+    return [*session.scalars(newest)][::-1]
 
 
 def costs(session: Session) -> Iterator[tuple[str, datetime, Cost]]:

@@ -248,12 +248,19 @@ def test_a_training_part_that_was_rewritten_since_is_not_compared(world: World) 
 
 
 @pytest.mark.usefixtures("artifacts_root")
-def test_earlier_looks_at_the_rows_are_in_the_signed_result(world: World) -> None:
+def test_rows_are_known_again_whatever_else_was_published_corrected_or_erased(world: World) -> None:
     rule = {"metric": "auroc", "by": None, "bound": "at_least", "limit": 0.7}
-    asked = {"looks": 3, "rules": [rule | {"judge": "lower_bound", "on_fail": "block"}]}
+    rules = [rule | {"judge": "lower_bound", "on_fail": "block"}]
     gates = [{"metric": "auroc", "at_least": 0.6}]
-    found = audited(world, world.version(rows=300, gates=gates), looks={"asked": [asked]})
+    first = audited(world, world.version(rows=300, gates=gates))["scores"]
+    gone = first | {"uri": first["uri"].replace("scores.npz", "gone.npz")}
+    earlier = [{"scores": scores, "rules": rules} for scores in (gone, first)]
+    found = audited(world, world.version(rows=301, gates=gates), audit_id="A2", earlier=earlier)
     result = Result.model_validate_json(read(world, found, "result"))
     [note] = result.notes
-    assert note.endswith("auroc at_least was 0.7 in looks 1 to 3, now 0.6: looser.")
-    assert (result.looks.earlier, note in read(world, found, "report").decode()) == (3, True)
+    assert note == (
+        "2nd look at these audit rows: an audit judged models by 300 of the 301 before."
+        " auroc at_least was 0.7 in look 1, now 0.6: looser."
+        " By which rows an older audit judged is not known any more."
+    )
+    assert (result.looks.earlier, note in read(world, found, "report").decode()) == (1, True)

@@ -8,9 +8,14 @@ import pytest
 
 from penstock.contracts.events import GateResult
 from penstock.testing.packages import AUROC_PASSED, gate
-from penstock_ethics_audit.looks import looked, words
+from penstock_ethics_audit.looks import Looks, looked, rules_of, words
 
 PARITY = gate()
+
+
+def seen(then: list[list[GateResult]], rows: int = 1354) -> Looks:
+    """Audits by these very rows, with such gates."""
+    return looked(rows, [(rows, rules_of(gates)) for gates in then])
 
 
 def auroc(limit: float, **changes: Any) -> GateResult:
@@ -62,14 +67,36 @@ def auroc(limit: float, **changes: Any) -> GateResult:
 def test_a_look_is_counted_and_the_gates_that_were_others_are_named(
     then: list[list[GateResult]], now: list[GateResult], said: str
 ) -> None:
-    assert words(looked(then), now) == said
+    assert words(seen(then), now) == said
 
 
 def test_who_tries_many_limits_is_not_told_each() -> None:
-    said = words(looked([[auroc(number / 100)] for number in range(20)]), [auroc(0.5)])
+    said = words(seen([[auroc(number / 100)] for number in range(20)]), [auroc(0.5)])
     assert said.startswith("21st look")
     assert said.endswith("And 14 more such changes.")
 
 
 def test_the_order_of_gates_does_not_matter() -> None:
-    assert "was" not in words(looked([[auroc(0.7), PARITY]]), [PARITY, auroc(0.7)])
+    assert "was" not in words(seen([[auroc(0.7), PARITY]]), [PARITY, auroc(0.7)])
+
+
+@pytest.mark.parametrize(
+    ("shared", "said"),
+    [
+        ([1340], "2nd look at these audit rows: an audit judged models by 1,340 of the 1,354 before."),
+        (
+            [700, 40, 1354],
+            "3rd look at these audit rows: 2 audits judged models by 700 to 1,354 of the 1,354 before.",
+        ),
+        ([135], ""),
+        ([1354], "2nd look at these audit rows: an audit judged models by them before."),
+    ],
+)
+def test_rows_of_which_some_were_looked_at_are_counted(shared: list[int], said: str) -> None:
+    rules = rules_of([auroc(0.7)])
+    assert words(looked(1354, [(rows, rules) for rows in shared]), [auroc(0.7)]) == said
+
+
+def test_audits_whose_rows_are_not_known_are_said() -> None:
+    said = words(looked(1354, [], unread=2), [auroc(0.7)])
+    assert said == "By which rows 2 older audits judged is not known any more."

@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 import pytest
 from confluent_kafka import Consumer, Producer
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import (
@@ -56,6 +56,7 @@ from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import (
 )
 from penstock.packages import dsse, evidence
 from penstock.packages.evidence import Verdict, Waiver
+from penstock.packages.facts import signed
 from penstock.packages.keys import Keys
 from penstock.runtime import rpc
 from penstock.runtime.child import JobContext
@@ -75,6 +76,7 @@ from penstock_ethics_audit.desk import JOB, Desk
 from penstock_ethics_audit.handlers import applied as applied_pipelines
 from penstock_ethics_audit.handlers import router
 from penstock_ethics_audit.history import History
+from penstock_ethics_audit.looks import Looks, looked, rules_of
 from penstock_ethics_audit.servicer import Servicer
 from penstock_ethics_audit.store import AskedRow, AuditRow, PromotionRow, ReviewRow, Tables
 
@@ -152,6 +154,7 @@ def completed(
     *gates: Any,
     version: Any = None,
     begun: Callable[[], None] = lambda: None,
+    looks: Looks = Looks(),  # noqa: B008  a value that never changes
 ) -> AuditCompleted:
     """An audit that the job is said to have done with these gates; `begun` is called before."""
     version = version or made.version("sha256:" + uuid.uuid4().hex * 2, world.keys)
@@ -162,7 +165,8 @@ def completed(
         mode="json"
     )
     scores = world.artifacts.put_bytes(f"audits/{audit_id}/scores.npz", b"scores").model_dump(mode="json")
-    result = {"report_digest": report["digest"], "scores_digest": scores["digest"]}
+    result: dict[str, Any] = {"report_digest": report["digest"], "scores_digest": scores["digest"]}
+    result["looks"] = looks.model_dump(mode="json")
     with in_a_thread(store.transaction()) as effect:
         desk.complete(
             audit_id,
@@ -252,6 +256,20 @@ async def test_a_registered_version_becomes_signed_evidence(world: World, store:
             "result and report": True,
             "gates": False,
         }
+        assert not any("erased since" in check.detail for check in before.checks)
+        made_of = registered.version.training_set
+        since = (
+            signed(
+                made_of.model_copy(update={"left": {"train": 5, "audit": 2}}),
+                world.keys.signer("feature_store"),
+            )
+            .model_dump_json()
+            .encode()
+        )
+        world.artifacts.put_bytes("training-sets/T1/training_set.json", since)
+        erased = await stub.VerifyVersion(pb.VerifyVersionRequest(version=prefix))
+        said = {check.what: check.detail for check in erased.checks}["training set signature"]
+        assert said.endswith("(7 of these rows were erased since)")
         review = await stub.DecideReview(
             pb.DecideReviewRequest(
                 version=prefix,
@@ -453,25 +471,18 @@ async def reviewed(desk: Desk, store: Store, world: World) -> list[str]:
         return [one.looks for one in (await stub.ListReviews(pb.ListReviewsRequest())).reviews]
 
 
-async def test_looks_at_the_same_rows_are_counted_also_after_a_lost_database(
+async def test_earlier_audits_are_known_and_looks_are_said_also_after_a_lost_database(
     world: World, store: Store, desk: Desk, empty: str
 ) -> None:
     asked = REVIEW.model_copy(update={"limit": 0.1})
-    for gate in (asked, asked, REVIEW):
-        completed(desk, store, world, gate)
-    grown = {"rows": {"train": 61, "validation": 10, "audit": 30}}
-    other = made.version("sha256:" + "7" * 64, world.keys)
-    events = other.training_set.model_copy(update=grown)
-    completed(
-        desk,
-        store,
-        world,
-        REVIEW,
-        version=made.of_a_run(world.keys, other.model_copy(update={"training_set": events})),
-    )
-    assert [sum(one["looks"] for one in order["looks"]["asked"]) for order in orders(store)] == [0, 1, 2, 0]
+    looks = [looked(30, [(30, rules_of([asked]))] * number) for number in range(3)]
+    done = [
+        completed(desk, store, world, gate, looks=found)
+        for gate, found in zip((asked, asked, REVIEW), looks, strict=True)
+    ]
+    told = [[one["scores"]["uri"] for one in order["earlier"]] for order in orders(store)]
+    assert told == [[one.scores.uri for one in done[:number]] for number in range(3)]
     said = [
-        "",
         "3rd look at these audit rows: 2 audits judged models by them before."
         " equalized_odds_difference by sex at_most was 0.1 in looks 1 to 2, now 0.15: looser.",
         "2nd look at these audit rows: an audit judged models by them before.",
@@ -481,25 +492,18 @@ async def test_looks_at_the_same_rows_are_counted_also_after_a_lost_database(
     versions = [made.registered(world.keys, row.version) for row in audits(store)]
     found = await lose_the_database(empty, desk, world, [file(world, 1), *versions, *published(store)])
     assert await reviewed(desk, found, world) == said
-    with in_a_thread(found.transaction()) as effect:  # a new pipeline of that name, whose offsets begin anew
-        desk.forget("loans", 1, effect)
-        fresh = made.version("sha256:" + "8" * 64, world.keys)
-        assert desk.looks(fresh, datetime.now(UTC), effect.session).earlier == 0
+    begin(desk, found, made.registered(world.keys, made.version("sha256:" + "7" * 64, world.keys)))
+    assert len(orders(found)[-1]["earlier"]) == 3
     found.close()
 
 
-async def test_audits_of_the_release_before_count_as_looks(world: World, desk: Desk, empty: str) -> None:
-    before = await lose_the_database(empty, desk, world, [file(world, 1)])
-    completed(desk, before, world, REVIEW)
-    with in_a_thread(before.transaction()) as effect:
-        effect.session.execute(text("DROP INDEX ix_audits_audit_rows"))
-        effect.session.execute(text("ALTER TABLE audits DROP COLUMN audit_rows"))
-        effect.session.execute(text("UPDATE alembic_version SET version_num = '0004'"))
-    before.close()
-    upgraded = Store.open(empty, migrations="penstock_ethics_audit.migrations")
-    completed(desk, upgraded, world, REVIEW)
-    assert (await reviewed(desk, upgraded, world))[0].startswith("2nd look at these audit rows")
-    upgraded.close()
+async def test_a_review_is_listed_though_its_result_is_gone(world: World, store: Store, desk: Desk) -> None:
+    kept, lost = (completed(desk, store, world, REVIEW) for _ in range(2))
+    world.artifacts.remove(lost.result)
+    async with serving(desk, store, world) as stub:
+        listed = (await stub.ListReviews(pb.ListReviewsRequest())).reviews
+    assert [one.digest for one in listed] == [lost.digest, kept.digest]
+    assert ["are not known" in one.looks for one in listed] == [True, False]
 
 
 # -- reviews ---------------------------------------------------------------------------------------
