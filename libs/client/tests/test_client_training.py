@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from penstock.client import ClientSettings, Penstock
 from penstock.client.cli import following, reviews
 from penstock.client.cli.main import app
+from penstock.client.cli.models import _state
 from penstock.client.cli.predictions import _unserved
 from penstock.contracts.verdicts import WAITS
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as ethics_audit
@@ -169,3 +170,16 @@ def test_a_version_that_waits_for_a_person_is_not_called_refused(capsys: pytest.
     assert "not passed: auroc ≥ 0.7: inconclusive" in said
     assert "waits for a review: a person may waive what did not pass" in said
     assert "refused" not in said
+
+
+def test_a_promotion_says_how_it_compares_with_the_champion(capsys: pytest.CaptureFixture[str]) -> None:
+    against = "against the champion auroc is 0.0040 worse"
+    promoted = _version(registry.Version.STATE_PROMOTED, against, generation=3)
+    following._show_decision(promoted, ethics_audit.Audit(verdict="pass"))
+    assert capsys.readouterr().out.endswith(f"promoted: generation 3\n{against}\n")
+
+
+def test_what_waits_for_a_review_is_said_in_the_list_of_versions() -> None:
+    refused = _version(registry.Version.STATE_REFUSED)
+    waiting = registry.Version(state=registry.Version.STATE_REFUSED, waits_for_review=True)
+    assert [_state(one) for one in (refused, waiting)] == ["refused", "waiting for a review"]

@@ -167,10 +167,10 @@ def settle(
     """
     row.changes += 1
     match judged.decision:
-        case Promoted():
+        case Promoted(because=because):
             if judged.promoted is None:
                 return
-            promote(effect, row, case, judged.promoted)
+            promote(effect, row, case, judged.promoted, because)
             outcome: str = judged.promoted.reason
         case AwaitsReview(because=because):
             _refuse(effect, row, case, (*because, WAITS), now, signer)
@@ -199,12 +199,20 @@ def _refuse(
     )
 
 
-def promote(effect: Effect, row: VersionRow, case: Case, promoted: ModelVersionPromoted) -> None:
-    """Gives the pipeline its next generation and retires the champion before it."""
+def promote(
+    effect: Effect,
+    row: VersionRow,
+    case: Case,
+    promoted: ModelVersionPromoted,
+    because: tuple[str, ...] = (),
+) -> None:
+    """Gives the pipeline its next generation and retires the champion before it; `because` says how the
+    two compare.
+    """
     if case.champion is not None:
         before = effect.session.get_one(VersionRow, case.champion.version.digest)
         before.state, before.changes = "retired", before.changes + 1
-    row.state, row.because = "promoted", []
+    row.state, row.because = "promoted", list(because)
     effect.session.add(PromotionRow.of(promoted))
     effect.publish(promoted)
     log.info(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from penstock.contracts.events import Interval
@@ -16,6 +16,7 @@ from penstock.packages.evidence import Verdict, Waiver, closed_gates, gate_name,
 # Of the margin: by so much all retrainings together may fall behind the best version, and by so
 # much a later one must lead to be the best (docs/decisions/a-tie-goes-to-the-newer-data.md).
 BEST_SHARE = 0.5
+MOST_TIMES = 100  # so many rows, of the present number, are still said to decide
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class Drop:
         usual = policy.max_drop if math.isfinite(MEASURES[self.metric].range[1]) else 0.0
         return max(usual, self.interval.upper - self.interval.lower)
 
-    def sentence(self, allowed: float, against: str = "the champion") -> str:
-        """Says what was found, on how many rows, under which key, and how many would decide."""
+    def sentence(
+        self, policy: Policy, *, by_data: bool, share: float = 1.0, against: str = "the champion"
+    ) -> str:
+        """Says what was found, on how many rows, and what allows how much; `share` of the margin counts."""
         how = (
             f"on {self.rows:,} rows of both audit splits"
             if self.paired
@@ -51,18 +54,32 @@ class Drop:
         found = self.interval
         return (
             f"against {against} {self.metric} is {_worse(found.estimate)}, at worst {_worse(found.upper)} and"
-            f" at best {_worse(found.lower)}, {how}; promotion.max_drop allows {allowed:.4g} worse."
-            f" {self._deciding(allowed)}"
+            f" at best {_worse(found.lower)}, {how}; {self._allowance(policy, by_data=by_data, share=share)}"
         )
 
-    def _deciding(self, allowed: float) -> str:
-        """The interval narrows with the root of the rows."""
-        found = self.interval
+    def _allowance(self, policy: Policy, *, by_data: bool, share: float) -> str:
+        margin, why = self.margin(policy, by_data=by_data), ""
+        key = "the default of promotion.max_drop" if by_data else "promotion.max_drop"
+        if by_data and margin != policy.max_drop:
+            key = "the width of this interval"
+            why = ": less these rows cannot show, and the file sets no promotion.max_drop"
+        part = "" if share == 1 else f"{share:.0%} of "
+        return f"{part}{key} allows {share * margin:.4g} worse{why}"
+
+    def deciding(self, policy: Policy, *, by_data: bool, share: float = 1.0) -> str:
+        """Says how many rows would decide a refusal; nothing where it is decided. The interval narrows with
+        the root of the rows, and so does a margin by data, under which a proven loss is too much.
+        """
+        found, allowed = self.interval, share * self.margin(policy, by_data=by_data)
+        if found.lower > (0 if by_data else allowed):
+            return ""
         room = allowed - found.estimate
         if not room > 0:
-            return "More rows would not change that while the estimate stays"
-        rows = math.ceil(self.rows * ((found.upper - found.estimate) / room) ** 2 / 10) * 10
-        return f"About {rows:,} rows would decide"
+            return ". More rows would not change that while the estimate stays"
+        rows = self.rows * ((found.upper - found.estimate) / room) ** 2
+        if rows > MOST_TIMES * self.rows:
+            return ". The estimate lies at that limit: no number of rows in reach would decide"
+        return f". About {math.ceil(rows / 10) * 10:,} rows would decide"
 
 
 def _worse(by: float) -> str:
@@ -81,6 +98,7 @@ class Evidence:
 @dataclass(frozen=True)
 class Promoted:
     generation: int
+    because: tuple[str, ...] = field(default=(), compare=False)  # the comparison with the champion
 
 
 @dataclass(frozen=True)
@@ -135,15 +153,17 @@ def weigh(
         if evidence.waiver is None and may_be_waived(evidence.verdict.gates):
             return AwaitsReview(tuple(closed))
         return Refused(tuple(closed))
+    because: tuple[str, ...] = ()
     if drop is not None:
-        allowed = drop.margin(policy, by_data=by_data)
-        if not drop.interval.upper <= allowed:
-            return Refused((drop.sentence(allowed),))
-    if best is not None:
-        allowed = BEST_SHARE * best.margin(policy, by_data=by_data)
-        if not best.interval.estimate <= allowed:
-            return Refused((best.sentence(allowed, "the best version that served before"),))
-    return Promoted(generation)
+        found = drop.sentence(policy, by_data=by_data)
+        if not drop.interval.upper <= drop.margin(policy, by_data=by_data):
+            return Refused((found + drop.deciding(policy, by_data=by_data),))
+        because = (found,)
+    if best is not None and not best.interval.estimate <= BEST_SHARE * best.margin(policy, by_data=by_data):
+        whom = "the best version that served before"
+        found = best.sentence(policy, by_data=by_data, share=BEST_SHARE, against=whom)
+        return Refused((found + best.deciding(policy, by_data=by_data, share=BEST_SHARE),))
+    return Promoted(generation, because)
 
 
 def unjudged(verdict: Verdict, required: Iterable[Gate]) -> list[str]:

@@ -11,6 +11,7 @@ import grpc
 from sqlalchemy.orm import Session
 
 from penstock.contracts.errors import Conflict, Invalid
+from penstock.contracts.verdicts import WAITS
 from penstock.model_registry.v1 import model_registry_pb2 as pb
 from penstock.model_registry.v1 import model_registry_pb2_grpc as pb_grpc
 from penstock.runtime.rpc import shown, timestamp
@@ -168,4 +169,5 @@ def _version(session: Session, row: VersionRow) -> pb.Version:
         version_json=version.model_dump_json(),
         verdict=audit.verdict if audit else "",
         not_judged=audit is not None and not audit.gates,
+        waits_for_review=row.state == "refused" and WAITS in row.because,
     )

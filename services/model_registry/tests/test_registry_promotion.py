@@ -81,8 +81,7 @@ def test_a_refusal_says_how_far_and_against_whom() -> None:
     assert decision.because == (
         (
             "against the champion auroc is 0.0090 worse, at worst 0.0100 worse and at best 0.0080 worse, on"
-            " 500 rows of both audit splits; promotion.max_drop allows 0.005 worse. More rows would not"
-            " change that while the estimate stays"
+            " 500 rows of both audit splits; promotion.max_drop allows 0.005 worse"
         ),
     )
 
@@ -95,6 +94,38 @@ def test_a_refusal_says_how_many_rows_would_decide() -> None:
     assert decision.because[0].endswith("About 960 rows would decide")
     by_data = weigh(Evidence(verdict(gate())), (), wide, POLICY, generation=1, by_data=True)
     assert by_data == Promoted(1), "such a loss is within what so few rows can show"
+
+
+@pytest.mark.parametrize(
+    ("found", "by_data", "end"),
+    [
+        ((0.0354, 0.0177, 0.0531), True, "and the file sets no promotion.max_drop"),
+        ((0.0354, 0.0353, 0.0355), False, "promotion.max_drop allows 0.005 worse"),
+        ((0.0051, 0.001, 0.01), False, "More rows would not change that while the estimate stays"),
+        ((0.004999999, 0.0, 0.01), False, "no number of rows in reach would decide"),
+    ],
+    ids=["proven worse", "worse than allowed", "worse on the whole", "at the limit"],
+)
+def test_a_refusal_that_rows_cannot_change_names_no_number(
+    found: tuple[float, float, float], by_data: bool, end: str
+) -> None:
+    estimate, lower, upper = found
+    wide = Drop("auroc", Interval(estimate=estimate, lower=lower, upper=upper), rows=1354, paired=True)
+    decision = weigh(Evidence(verdict(gate())), (), wide, POLICY, generation=1, by_data=by_data)
+    assert isinstance(decision, Refused)
+    assert decision.because[0].endswith(end)
+    assert "rows would decide" not in decision.because[0]
+
+
+def test_a_promotion_says_how_it_compares_and_which_margin_was_used() -> None:
+    wide = Drop("auroc", Interval(estimate=0.006, lower=-0.012, upper=0.023), rows=1354, paired=True)
+    decision = weigh(Evidence(verdict(gate())), (), wide, POLICY, generation=2, by_data=True)
+    assert isinstance(decision, Promoted)
+    assert decision.because == (
+        "against the champion auroc is 0.0060 worse, at worst 0.0230 worse and at best 0.0120 better, on"
+        " 1,354 rows of both audit splits; the width of this interval allows 0.035 worse: less these rows"
+        " cannot show, and the file sets no promotion.max_drop",
+    )
 
 
 def test_a_margin_by_data_is_no_less_than_the_usual_one_and_has_the_targets_unit() -> None:

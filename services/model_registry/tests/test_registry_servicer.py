@@ -86,6 +86,14 @@ async def test_versions_tell_their_whole_story(world: World) -> None:
         assert [version.generation for version in listed] == [0, 2, 1]
         assert [version.verdict for version in listed] == ["fail", "pass", "pass"]
         assert "equalized_odds" in listed[0].because[0]
+        assert not any(version.waits_for_review for version in listed)
+        waiting = world.run(card="# unsure\n", run_id="R4")
+        await world.receives(waiting)
+        await world.receives(
+            world.audit(waiting.digest, gate("inconclusive"), sample.AUROC_PASSED, audit_id="A4")
+        )
+        newest = await registry.GetVersion(pb.GetVersionRequest(version=waiting.digest))
+        assert (newest.state, newest.waits_for_review) == (pb.Version.STATE_REFUSED, True)
         version = await registry.GetVersion(pb.GetVersionRequest(version=f"loans@{second[7:15]}"))
         made = ModelVersion.model_validate_json(version.version_json).training_set
         assert made.model_copy(update={"evidence": None}) == sample.training_set()

@@ -20,6 +20,7 @@ from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.packages import gate
 from penstock.testing.threads import in_a_thread
+from penstock_model_registry import readings
 from penstock_model_registry import store as rows
 from penstock_model_registry.cases import promote
 from penstock_model_registry.store import Tables
@@ -162,6 +163,7 @@ async def test_what_may_be_waived_waits_for_a_person(world: World, found: str) -
     assert state == "refused"
     assert because[0].startswith("equalized_odds_difference by sex at_most 0.15")
     assert because[-1] == "waits for a review"
+    assert readings.facts(world.store)["versions"] == "1 version, 1 waiting for a review"
     assert isinstance(world.published()[-1], ModelVersionRefused)
     with pytest.raises(Refused, match="penstock review approve"):
         await world.registry.promote(run.digest, by="Ada")
@@ -345,7 +347,10 @@ async def challenge(world: World, quality: float, **scores: object) -> str:
 @pytest.mark.usefixtures("artifacts_root")
 async def test_a_better_challenger_takes_over(world: World) -> None:
     digest = await challenge(world, 2.5)
-    assert world.state(digest) == ("promoted", [])
+    state, [because] = world.state(digest)
+    assert state == "promoted"
+    assert because.startswith("against the champion auroc is 0."), "as a refusal says it"
+    assert "better, at worst" in because
     assert [event.generation for event in world.promotions()] == [1, 2]
     assert world.state(world.promotions()[0].version.digest)[0] == "retired"
 

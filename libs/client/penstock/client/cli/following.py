@@ -74,6 +74,8 @@ def until_promoted_and_served(penstock: Penstock, approved: str, *, quiet: bool)
     elif version.state == registry.Version.STATE_REFUSED:
         fail(f"refused: {'; '.join(version.because)}", EXIT_REFUSED)
     else:
+        if not quiet:
+            _show_promotion(version)
         against = _until_served(penstock, version)
     if against:
         fail(f"not served: {against}")
@@ -166,7 +168,7 @@ def waiting_for(penstock: Penstock) -> str:
 
 def _training_set(found: TrainingSet) -> str:
     parts = ", ".join(f"{count} {part}" for part, count in found.rows.items())
-    offsets = ", ".join(f"{o.topic}/{o.partition} {o.first}–{o.last}" for o in found.offsets)
+    offsets = ", ".join(f"{o.topic}/{o.partition} {o.first} to {o.last - 1}" for o in found.offsets)
     rows = f"{sum(found.rows.values())} rows ({parts})"
     return f"training set {short_digest(found.fingerprint)}: {rows}, offsets {offsets}"
 
@@ -217,7 +219,7 @@ def _show_decision(version: registry.Version, audited: audit.Audit) -> None:
     console.print(f"version {named}  registered, signed by key {version.keyid[:8]}")
     console.print(gates(audited), *notes(audited), sep="\n")
     if version.state == registry.Version.STATE_PROMOTED:
-        console.print(f"promoted: generation {version.generation}", style="green")
+        _show_promotion(version)
         return
     waits = WAITS in version.because
     for reason in version.because:
@@ -229,6 +231,12 @@ def _show_decision(version: registry.Version, audited: audit.Audit) -> None:
     console.print(f"See why: penstock report {digest} --open")
     if waits:
         console.print(f"Then decide: penstock review approve {digest} --why REASON, or review reject")
+
+
+def _show_promotion(version: registry.Version) -> None:
+    console.print(f"promoted: generation {version.generation}", style="green")
+    for compared in version.because:
+        console.print(compared)
 
 
 def chosen(run: trainer.Run) -> str:

@@ -11,7 +11,7 @@ from penstock.client.cli.output import EXIT_FAILED, AsJson, show, state_of, tabl
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
 from penstock.contracts.events import ModelVersion
-from penstock.contracts.verdicts import NOT_JUDGED, WAITS
+from penstock.contracts.verdicts import NOT_JUDGED
 from penstock.contracts.versions import version_name
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 
@@ -49,9 +49,8 @@ def models(pipeline: str, as_json_: AsJson = False) -> None:
 
 
 def _state(version: registry.Version) -> str:
-    """State in words; a refused version that a person may still take on `waits`."""
-    waits = version.state == registry.Version.STATE_REFUSED and WAITS in version.because
-    return "waits" if waits else state_of(version)
+    """State in words; a refused version that a person may still take on is `waiting for a review`."""
+    return "waiting for a review" if version.waits_for_review else state_of(version)
 
 
 def promote(version: Version, as_json_: AsJson = False) -> None:
@@ -59,7 +58,8 @@ def promote(version: Version, as_json_: AsJson = False) -> None:
     with Penstock() as penstock:
         found = penstock.models.promote(version, by=getpass.getuser())
     named = version_name(found.pipeline, found.digest)
-    show(found, f"{named} promoted, generation {found.generation}", as_json=as_json_)
+    said = [f"{named} promoted, generation {found.generation}", *found.because]
+    show(found, "\n".join(said), as_json=as_json_)
 
 
 def rollback(pipeline: str, as_json_: AsJson = False) -> None:

@@ -320,6 +320,7 @@ class Version(_message.Message):
     VERSION_JSON_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     NOT_JUDGED_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_REVIEW_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     digest: _builtins.str
     state: Global___Version.State.ValueType
@@ -332,11 +333,13 @@ class Version(_message.Message):
     """The verdict, when audited."""
     not_judged: _builtins.bool
     """Audited without gates: nothing was judged, and the verdict is a pass in name only."""
+    waits_for_review: _builtins.bool
+    """Refused for as long as no person waives the gates that did not pass."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     @_builtins.property
     def because(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Why it is refused."""
+        """Why it is refused. Of a promoted one: how it compared with the champion that it replaced."""
 
     @_builtins.property
     def registered_at(self) -> _timestamp_pb2.Timestamp: ...
@@ -358,10 +361,11 @@ class Version(_message.Message):
         version_json: _builtins.str = ...,
         verdict: _builtins.str = ...,
         not_judged: _builtins.bool = ...,
+        waits_for_review: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["promoted_at", b"promoted_at", "registered_at", b"registered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "digest", b"digest", "generation", b"generation", "keyid", b"keyid", "metrics", b"metrics", "not_judged", b"not_judged", "pipeline", b"pipeline", "promoted_at", b"promoted_at", "registered_at", b"registered_at", "run_id", b"run_id", "state", b"state", "verdict", b"verdict", "version_json", b"version_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "digest", b"digest", "generation", b"generation", "keyid", b"keyid", "metrics", b"metrics", "not_judged", b"not_judged", "pipeline", b"pipeline", "promoted_at", b"promoted_at", "registered_at", b"registered_at", "run_id", b"run_id", "state", b"state", "verdict", b"verdict", "version_json", b"version_json", "waits_for_review", b"waits_for_review"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
