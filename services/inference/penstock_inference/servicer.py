@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -50,7 +51,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         match request.WhichOneof("by"):
             case "entity":
                 answer = await self._online(model, request.entity, within_s, trace)
-                features = features_from_store(model, request.entity, answer)
+                features = features_from_store(model, request.entity, answer, datetime.now(UTC))
                 events = answer.entities[0].events
             case "fields":
                 features = {name: plain(value) for name, value in request.fields.fields.items()}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,6 +21,8 @@ from penstock.serving.rows import Row, find_model, response_of, row_of
 from penstock.serving.warnings import MOST, warnings_of
 from penstock.testing import lending, packages
 from penstock_inference.online import features_from_store
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
 def made(folder: Path, **parts: Any) -> Model:
@@ -104,23 +109,32 @@ def test_an_entitys_values_go_where_its_fields_stand(model: Model) -> None:
     answer = fs.GetOnlineFeaturesResponse(
         fields=["applications.purpose", "applications.income"], entities=[found]
     )
-    assert features_from_store(model, "a1", answer) == {"income": None, "purpose": "car"}
+    assert features_from_store(model, "a1", answer, NOW) == {"income": None, "purpose": "car"}
 
 
 @pytest.mark.parametrize(
     ("status", "why"),
     [
-        (fs.EntityFeatures.STATUS_NOT_FOUND, "the feature store has no event of it"),
-        (fs.EntityFeatures.STATUS_EXPIRED, "its newest event is too old"),
+        (
+            fs.EntityFeatures.STATUS_NOT_FOUND,
+            "loans has no applicant 'a1': the feature store has no event of it",
+        ),
+        (
+            fs.EntityFeatures.STATUS_EXPIRED,
+            "the newest event of applicant 'a1' is of 1997-03-01, 10866 days ago; `training.max_age`, 365d,"
+            " lets nothing older answer",
+        ),
     ],
 )
 def test_an_entity_without_features(
     model: Model, status: fs.EntityFeatures.Status.ValueType, why: str
 ) -> None:
-    answer = fs.GetOnlineFeaturesResponse(entities=[fs.EntityFeatures(entity="a1", status=status)])
+    found = fs.EntityFeatures(entity="a1", status=status)
+    found.time.FromDatetime(datetime(1997, 3, 1, tzinfo=UTC))
+    answer = fs.GetOnlineFeaturesResponse(entities=[found])
     with pytest.raises(NotFound) as raised:
-        features_from_store(model, "a1", answer)
-    assert raised.value.message == f"loans has no applicant 'a1': {why}"
+        features_from_store(model, "a1", answer, NOW)
+    assert raised.value.message == why
 
 
 def test_an_answer_gets_its_names_again(model: Model) -> None:
@@ -155,10 +169,11 @@ def test_inputs_unlike_those_of_training_are_named(model: Model, row: Row, said:
     assert all(part in sentence for part, sentence in zip(said, found, strict=True))
 
 
-def wide(folder: Path, columns: int) -> Model:
+def wide(folder: Path, columns: int, declared: Mapping[str, object] = MappingProxyType({})) -> Model:
     """A model of so many numbers `x0`, `x1`, …, each from 0 to 1 in training, the first never missing."""
     names = [f"x{n}" for n in range(columns)]
-    fields = {name: {"type": "number"} for name in names} | {"defaulted": {"type": "boolean"}}
+    fields: dict[str, Any] = {name: {"type": "number", **declared} for name in names}
+    fields |= {"defaulted": {"type": "boolean"}}
     source = {"entity": "applicant", "id": "application_id", "timestamp": "at", "fields": fields}
     seen = {
         name: NumberProfile(rows=60, missing=int(name != "x0"), minimum=0.0, maximum=1.0) for name in names
@@ -188,6 +203,21 @@ def test_warnings_are_bounded_and_still_tell_of_missing_inputs(tmp_path: Path) -
     found = warnings_of(model, row_of(model, given), given)
     assert len(found) == MOST
     assert found[-1] == "5 of 30 inputs are missing: `x25`, `x26`, `x27`, `x28`, `x29`"
+
+
+@pytest.mark.parametrize(
+    ("declared", "became"),
+    [({}, "reject such an event"), ({"on_violation": "set_missing"}, "read it as missing")],
+)
+def test_a_value_that_no_event_may_have_is_said_to_be_one(
+    tmp_path: Path, declared: dict[str, str], became: str
+) -> None:
+    model = wide(tmp_path, 1, {"range": [0, 10_000]} | declared)
+    given = {"x0": -99999.0}
+    assert warnings_of(model, row_of(model, given), given) == [
+        f"`x0` -99999 breaks its range, 0 to 10000: ingest would {became}",
+        "`x0` -99999 lies outside of what training saw, 0 to 1",
+    ]
 
 
 def test_an_answer_says_where_its_decision_changes(tmp_path: Path) -> None:

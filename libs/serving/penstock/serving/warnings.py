@@ -25,11 +25,23 @@ def warnings_of(model: Model, row: Row, given: Mapping[str, FeatureValue]) -> li
     missing = _missing(
         [name for name, value in (values | texts).items() if value in (None, "")], model, given
     )
-    wrong = [*_numbers(values, profiles), *_strings(model, texts, profiles)]
+    wrong = [*_undeclared(model, values), *_numbers(values, profiles), *_strings(model, texts, profiles)]
     return [*wrong[: MOST - len(missing)], *missing]
 
 
 Profiles = Mapping[str, NumberProfile | StringProfile]
+
+
+def _undeclared(model: Model, values: Mapping[str, float | None]) -> Iterator[str]:
+    """A sentence on each number that no event of its source may have."""
+    for name, value in values.items():
+        declared = model.package.pipeline.field(model.references[name])
+        if value is not None and declared.range is not None:
+            low, high = declared.range
+            if not low <= value <= high:
+                rejected = declared.on_violation == "reject"
+                became = "reject such an event" if rejected else "read it as missing"
+                yield f"`{name}` {value:g} breaks its range, {low:g} to {high:g}: ingest would {became}"
 
 
 def _numbers(values: Mapping[str, float | None], profiles: Profiles) -> Iterator[str]:
