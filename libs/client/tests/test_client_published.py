@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from penstock.client.cli.predictions import _unnamed
+from penstock.client import outcomes
+from penstock.client.cli import predictions as cli
+from penstock.client.cli.output import EMPTY
+from penstock.client.cli.predictions import _unnamed, steps
 from penstock.client.cli.published import said
 from penstock.client.events import Published
+from penstock.client.lineage import Lineage
 from penstock.client.outcomes import Example, Outcome
 from penstock.client.places import Places
-from penstock.contracts.errors import NotFound
+from penstock.contracts.errors import NotFound, PenstockError, Unavailable
 from penstock.contracts.load import read
+from penstock.feature_store.v1 import feature_store_pb2 as features
+from penstock.ingest.v1 import ingest_pb2 as ingest
+from penstock.trainer.v1 import trainer_pb2 as trainer
 
 FILE = """\
 version: 1
@@ -69,6 +77,28 @@ def test_an_id_that_publishing_makes_is_shown() -> None:
     assert "1f-1" not in account(OF_ITS_OWN, records=9)
 
 
+@pytest.mark.parametrize(("row", "shown"), [(1, False), (2, True)])
+def test_the_id_of_a_row_that_was_rejected_is_not_given_to_ask_by(row: int, shown: bool) -> None:
+    reject: Any = {"reason": "unknown_value", "field": "income", "value": "x", "detail": "odd"}
+    text = account(FILE, records=9, examples=(Example(row, reject),))
+    assert ("ID of the file's first row" in text) == shown
+
+
+def test_who_cannot_ask_ingest_is_told_that_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def counts(*_: object) -> object:
+        raise PenstockError("an internal error")
+
+    monkeypatch.setattr(outcomes, "WITHIN_S", 0.2)
+    events: Any = SimpleNamespace(counts=counts)
+    with pytest.raises(Unavailable) as caught:
+        outcomes.outcome(events, "loans", "events", Published(9, 0, 1.0, ()), ingest.GetCountsResponse())
+    said = str(caught.value)
+    assert "all 9 events are on Kafka's disk, each acknowledged" in said
+    assert "(an internal error)" in said
+    assert "To publish the file again is safe" in said
+    assert "`penstock status`" in said
+
+
 @pytest.mark.parametrize(
     ("field", "shown"), [("income", "(row 12: Maybe)"), ("sex", "(row 12)"), ("pin", "(row 12)")]
 )
@@ -98,3 +128,46 @@ def test_who_asks_for_an_unknown_row_is_told_how_ids_look() -> None:
     assert asked(OF_ITS_OWN, unknown) == str(unknown)
     known = NotFound("no model", remedy="Train one")
     assert asked(FILE, known) == str(known)
+
+
+# -- records and lineage of predictions -------------------------------------------------------------
+
+RECORD: Any = {
+    "id": "p1",
+    "time": "2026-11-30T12:00:00Z",
+    "protocol": "grpc",
+    "status": "OK",
+    "rows": 1,
+    "inputs": {"income": [2500.0], "job": [None]},
+    "probabilities": [[0.25, 0.75]],
+    "values": None,
+    "decisions": ["bad"],
+    "events": {"people": "e7"},
+    "warnings": ["`job` is missing, which no training row was"],
+    "undecoded": None,
+}
+
+
+def test_a_trace_shows_what_was_asked_and_answered_and_that_its_event_is_gone() -> None:
+    run = trainer.Run(run_id="01R", reason="manual")
+    told = steps(Lineage(prediction=RECORD, run=run))
+    assert told[1:5] == [
+        f"  inputs: income 2500, job {EMPTY}",
+        "  probabilities: 0.2500, 0.7500",
+        "  warning: `job` is missing, which no training row was",
+        "  features from event e7 of source people, which is no more: erased, or older than the source's"
+        " `retention`",
+    ]
+    kept = Lineage(prediction=RECORD, events=(features.Record(id="e7", entity="a1"),), run=run)
+    assert not any("no more" in line for line in steps(kept))
+
+
+@pytest.mark.parametrize(("more", "shown"), [({}, False), ({"confidence": [0.4]}, True)])
+def test_a_column_that_no_record_fills_is_left_out(
+    more: dict[str, Any], shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = SimpleNamespace(recorded=lambda *_, **__: [RECORD | more])
+    asked: Any = nullcontext(SimpleNamespace(predictions=recorded))
+    monkeypatch.setattr(cli, "Penstock", lambda: asked)
+    cli.predictions("loans", limit=20)
+    assert ("confidence" in capsys.readouterr().out) == shown

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.contracts.errors import PenstockError, Tampered
-from penstock.contracts.events import Envelope, ModelVersion, ModelVersionPromoted
+from pydantic import ValidationError
+
+from penstock.contracts.errors import NotFound, PenstockError, Tampered
+from penstock.contracts.events import Artifact, Envelope, ModelVersion, ModelVersionPromoted, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.versions import version_name
 from penstock.packages import archive, dsse, evidence, signing
@@ -63,7 +65,7 @@ def verify(
     trust, version = keys.trust(), audit.version
     checks: list[Check] = []
     asked: Pipeline | None = None
-    _origin(version, trust, checks)
+    _origin(version, trust, artifacts, checks)
     with tempfile.TemporaryDirectory(prefix="penstock-verify-") as scratch:
         directory, signature = Path(scratch, "package"), Path(scratch, archive.MODEL_SIGNATURE)
         with _check(checks, "package digest") as say:
@@ -114,7 +116,7 @@ def _promotion(
     say(_by("registry", promotion.statement, stated))
 
 
-def _origin(version: ModelVersion, trust: Trust, checks: list[Check]) -> None:
+def _origin(version: ModelVersion, trust: Trust, artifacts: Artifacts, checks: list[Check]) -> None:
     """Checks what the version comes from: pipeline file, training set, run."""
     number, made = version.pipeline_number, version.training_set
     with _check(checks, "pipeline signature") as say:
@@ -127,9 +129,26 @@ def _origin(version: ModelVersion, trust: Trust, checks: list[Check]) -> None:
     with _check(checks, "training set signature") as say:
         stated = verify_fact(made, trust)
         say(f"{sum(made.rows.values()):,} rows in three parts, {_by('feature store', made.evidence, stated)}")
+        if erased := _erased(made, trust, artifacts):
+            say(f"({erased:,} of these rows were erased since)")
     with _check(checks, "run signature") as say:
         run = verify_version(version, trust)
         say(f"run {run.run_id} made this package of that set, {_by('trainer', version.run, run)}")
+
+
+def _erased(made: TrainingSet, trust: Trust, artifacts: Artifacts) -> int:
+    """Counts rows that erasures took out since, by the manifest that the feature store keeps and signs
+    beside the parts. None are known of a set that is gone.
+    """
+    place = made.audit.uri.rpartition("/")[0]
+    try:
+        manifest = artifacts.read_unchecked(Artifact(uri=f"{place}/training_set.json", digest="", size=0))
+        now = TrainingSet.model_validate_json(manifest)
+        verify_fact(now, trust)
+    except (NotFound, ValidationError):
+        return 0
+    same = now.fingerprint == made.fingerprint
+    return sum(now.left.values()) - sum(made.left.values()) if same else 0
 
 
 def _by(role: str, envelope: Envelope | None, stated: Statement) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from penstock.client.events import Events, Published
 from penstock.contracts.dataplane import Reject
-from penstock.contracts.errors import DeadlineExceeded, NotFound, Refused, Unavailable
+from penstock.contracts.errors import NotFound, PenstockError, Refused, Unavailable
 from penstock.ingest.v1 import ingest_pb2 as ingest
 
 WITHIN_S = 60.0
@@ -83,11 +83,14 @@ def waiting(counts: ingest.GetCountsResponse) -> int:
 def _read(
     events: Events, pipeline: str, source: str, published: Published, progress: Callable[[int], None]
 ) -> ingest.GetCountsResponse:
-    ends = {end.partition: end.offset for end in published.offsets}
+    ends, why = {end.partition: end.offset for end in published.offsets}, ""
     left, deadline = sum(ends.values()), time.monotonic() + WITHIN_S
     while time.monotonic() < deadline:
-        with suppress(NotFound, Unavailable, DeadlineExceeded):
-            counts = events.counts(pipeline, source)
+        try:
+            counts, why = events.counts(pipeline, source), ""
+        except PenstockError as error:  # it restarts, say, or is at work: the file is on Kafka all the same
+            why = f" ({error.message})"
+        else:
             positions = {one.partition: one.position for one in counts.partitions}
             now = sum(max(0, end - positions.get(number, 0)) for number, end in ends.items())
             progress(max(0, published.events - now))
@@ -97,9 +100,12 @@ def _read(
                 left, deadline = now, time.monotonic() + WITHIN_S
         time.sleep(_LOOK_S)  # ingest does not tell when it has read them
     raise Unavailable(
-        f"{published.events} events are on Kafka's disk, but ingest has read none of the last {left} for"
-        f" {WITHIN_S:.0f} s",
-        remedy="It goes on when it can: see `penstock status`, then `penstock rejects`",
+        f"all {published.events} events are on Kafka's disk, each acknowledged, but ingest has read none of"
+        f" the last {left} for {WITHIN_S:.0f} s{why}",
+        remedy=(
+            "It goes on when it can: see `penstock status`, then `penstock rejects`. To publish the file"
+            " again is safe: what ingest has read is a duplicate then"
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
 from typing import Annotated
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from penstock.client.cli.following import chosen
-from penstock.client.cli.output import AsJson, show, table, when
+from penstock.client.cli.output import EMPTY, AsJson, show, table, when
 from penstock.client.client import Penstock
 from penstock.client.lineage import Lineage
 from penstock.contracts.dataplane import Prediction
@@ -158,12 +158,15 @@ def predictions(
     with Penstock() as penstock:
         found = penstock.predictions.recorded(pipeline, for_labelling=for_labelling)
         newest = heapq.nlargest(limit, found, key=itemgetter("time"))
-    columns = ("prediction", "time", "site", "decision", "confidence")
+    columns = ["prediction", "time", "site", "decision", "confidence"]
+    cells = [_row(one) for one in newest]
+    if not any("confidence" in one for one in newest):  # of a site's records alone
+        columns, cells = columns[:-1], [row[:-1] for row in cells]
     empty = f"no record of {pipeline}{' is marked for labelling' if for_labelling else ''}"
-    show(newest, table(columns, [_row(one) for one in newest], empty=empty), as_json=as_json_)
+    show(newest, table(columns, cells, empty=empty), as_json=as_json_)
 
 
-def _row(record: Prediction) -> tuple[str, str, str, str, float | None]:
+def _row(record: Prediction) -> tuple[object, ...]:
     """Cells of a record: the first row's decision, the lowest confidence of all."""
     decision = (record["decisions"] or [""])[0] if record["status"] == "OK" else record["status"]
     confidence = min(record.get("confidence") or (), default=None)
@@ -191,6 +194,14 @@ def steps(found: Lineage) -> list[str]:
         steps.append(
             f"prediction {p['id']}  {p['time']}  {(p['decisions'] or ['?'])[0]}  over {p['protocol']}"
         )
+        steps += [f"  {line}" for line in _asked_and_answered(p)]
+        known = {event.id for event in found.events}
+        steps += [
+            f"  features from event {event} of source {source}, which is no more: erased, or older than the"
+            " source's `retention`"
+            for source, event in (p.get("events") or {}).items()
+            if event not in known
+        ]
     steps += [
         f"  features from event {event.id} of {event.entity}, {when(event.time)}, events partition"
         f" {event.partition} offset {event.offset}"
@@ -226,6 +237,39 @@ def steps(found: Lineage) -> list[str]:
             for o in training.offsets
         ]
     return steps
+
+
+def _asked_and_answered(record: Prediction) -> Iterator[str]:
+    """Inputs and answer of the record's first row, and its warnings. Personal data: only who may read the
+    predictions topic gets here.
+    """
+    rows = record["rows"] or 1
+    if record["inputs"]:
+        given = ", ".join(f"{name} {_first(values)}" for name, values in record["inputs"].items())
+        yield f"inputs{f' of the first of {rows} rows' if rows > 1 else ''}: {given}"
+    answered: Mapping[str, Sequence[object] | None] = {
+        "probabilities": record["probabilities"],
+        "value": record["values"],
+        "interval": record.get("intervals"),
+    }
+    for name, answers in answered.items():
+        if answers:
+            yield f"{name}: {_first(answers)}"
+    if record["undecoded"]:
+        yield f"not kept: {record['undecoded']}"
+    yield from _warned(record.get("warnings") or ())
+
+
+def _first(values: Sequence[object]) -> str:
+    match values[0] if values else None:
+        case None:
+            return EMPTY
+        case [*numbers]:
+            return ", ".join(f"{number:.4f}" for number in numbers)
+        case float() as number:
+            return f"{number:g}"
+        case value:
+            return str(value)
 
 
 def _fields(text: str) -> dict[str, object]:

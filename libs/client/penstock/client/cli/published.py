@@ -44,7 +44,8 @@ def said(
         yield f"all of them: penstock rejects {spec.pipeline}"
     yield from _duplicates(told, spec, spec.sources[source])
     made = spec.sources[source].columns.get(spec.key) in ROW_IDS
-    if made and (row := next((row for row in first if not isinstance(row, bytes)), None)):
+    taken = told.records + told.duplicates and all(one.row > 1 for one in told.examples)
+    if made and taken and (row := next((row for row in first if not isinstance(row, bytes)), None)):
         yield f"ID of the file's first row, for predict and erase: {row[spec.key]}"
 
 
