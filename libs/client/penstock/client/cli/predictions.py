@@ -195,6 +195,8 @@ def steps(found: Lineage) -> list[str]:
             f"prediction {p['id']}  {p['time']}  {(p['decisions'] or ['?'])[0]}  over {p['protocol']}"
         )
         steps += [f"  {line}" for line in _asked_and_answered(p)]
+        if found.model and (threshold := found.model.metrics.get("threshold")) is not None:
+            steps.append(f"  decides for the positive class from {threshold:.4f} on")
         known = {event.id for event in found.events}
         steps += [
             f"  features from event {event} of source {source}, which is no more: erased, or older than the"
