@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 from pathlib import Path
@@ -163,7 +164,8 @@ async def test_what_may_be_waived_waits_for_a_person(world: World, found: str) -
     assert state == "refused"
     assert because[0].startswith("equalized_odds_difference by sex at_most 0.15")
     assert because[-1] == "waits for a review"
-    assert readings.facts(world.store)["versions"] == "1 version, 1 waiting for a review"
+    told = await asyncio.to_thread(readings.facts, world.store)
+    assert told["versions"] == "1 version, 1 waiting for a review"
     assert isinstance(world.published()[-1], ModelVersionRefused)
     with pytest.raises(Refused, match="penstock review approve"):
         await world.registry.promote(run.digest, by="Ada")
