@@ -188,22 +188,7 @@ def trace(
 
 def steps(found: Lineage) -> list[str]:
     """A line for each step back, indented where it belongs to the one above."""
-    steps: list[str] = []
-    if found.prediction:
-        p = found.prediction
-        steps.append(
-            f"prediction {p['id']}  {p['time']}  {(p['decisions'] or ['?'])[0]}  over {p['protocol']}"
-        )
-        steps += [f"  {line}" for line in _asked_and_answered(p)]
-        if found.model and (threshold := found.model.metrics.get("threshold")) is not None:
-            steps.append(f"  decides for the positive class from {threshold:.4f} on")
-        known = {event.id for event in found.events}
-        steps += [
-            f"  features from event {event} of source {source}, which is no more: erased, or older than the"
-            " source's `retention`"
-            for source, event in (p.get("events") or {}).items()
-            if event not in known
-        ]
+    steps = [*_of_prediction(found, found.prediction)] if found.prediction else []
     steps += [
         f"  features from event {event.id} of {event.entity}, {when(event.time)}, events partition"
         f" {event.partition} offset {event.offset}"
@@ -239,6 +224,21 @@ def steps(found: Lineage) -> list[str]:
             for o in training.offsets
         ]
     return steps
+
+
+def _of_prediction(found: Lineage, p: Prediction) -> Iterator[str]:
+    yield f"prediction {p['id']}  {p['time']}  {(p['decisions'] or ['?'])[0]}  over {p['protocol']}"
+    for line in _asked_and_answered(p):
+        yield f"  {line}"
+    if found.model and (threshold := found.model.metrics.get("threshold")) is not None:
+        yield f"  decides for the positive class from {threshold:.4f} on"
+    known = {event.id for event in found.events}
+    for source, event in (p.get("events") or {}).items():
+        if event not in known:
+            yield (
+                f"  features from event {event} of source {source}, which is no more: erased, or older than"
+                " the source's `retention`"
+            )
 
 
 def _asked_and_answered(record: Prediction) -> Iterator[str]:
