@@ -330,3 +330,43 @@ EIGHTH = (
     ),
     Truth("kidtran", r("KMsurv", "kidtran"), "time", "regression", ("gender", "race", "age"), id="obs"),
 )
+SEEN = TABLES + THIRD + FOURTH + FIFTH + SIXTH + SEVENTH + EIGHTH
+NINTH = (
+    Truth("Arabidopsis", r("lme4", "Arabidopsis"), "total.fruits", "regression", numbered=True),
+    Truth("nlschools", r("MASS", "nlschools"), "lang", "regression", timed=True, suffix="parquet"),
+    Truth("CEDdata", r("mediation", "CEDdata"), "Y2", "binary", numbered=True),
+    Truth(
+        "opt",
+        r("medicaldata", "opt"),
+        "GA.at.outcome",
+        "regression",
+        (
+            "Age",
+            "Black",
+            "White",
+            "Nat.Am",
+            "Asian",
+            "Hisp",
+            "Prev.preg",
+            "N.prev.preg",
+            "N.living.kids",
+        ),
+        id="PID",
+    ),
+    Truth("Chem97", r("mlmRev", "Chem97"), "score", "regression", ("gender", "age"), id="student"),
+    Truth("check_times", r("modeldata", "check_times"), "check_time", "regression", id="package"),
+    Truth(
+        "TenMileRace",
+        r("mosaicData", "TenMileRace"),
+        "net",
+        "regression",
+        ("age", "sex"),
+        timed=True,
+        numbered=True,
+        suffix="jsonl",
+        twin="time",
+    ),
+    Truth("housing", r("multgee", "housing"), "y", "multiclass", entity="id"),
+    Truth("Milk", r("nlme", "Milk"), "protein", "regression", entity="Cow", suffix="parquet"),
+    Truth("email", r("openintro", "email"), "spam", "binary", time="time"),
+)
