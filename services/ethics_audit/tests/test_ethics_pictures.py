@@ -234,7 +234,13 @@ def test_a_model_that_decides_the_commonest_class_is_no_better(lower: float, *, 
     ("estimate", "lower", "verdict", "said"),
     [
         (0.035, -0.01, "inconclusive", "better by 0.035 (-0.010 to 0.080), which may be chance. To train it"),
-        (0.035, 0.01, "pass", "better by 0.035 (0.010 to 0.080). To train it: `model: {type: linear}`."),
+        (
+            0.035,
+            0.01,
+            "pass",
+            "better by 0.035 (0.010 to 0.080). To train it: `model: {type: linear}` with `trainer:"
+            " {optimizer: {learning_rate: 0.01}}`, which comes near that figure.",
+        ),
         (0.035, -0.01, "pass", ""),
         (-0.001, -0.02, "fail", ""),
     ],
