@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from penstock.modelkit.network import Tensors
+from penstock.modelkit.stored import give_back
 
 WHOLE = 256_000_000  # bytes of a set that is permuted as a whole
 WINDOW, BLOCKS = 16_000_000, 256  # bytes of a window, and blocks in it
@@ -81,6 +82,7 @@ class Windows:
             for rows in torch.split(order, batch):
                 yield Batch(rows, features, rows)
             return
+        give_back()  # what the order took
         windows = self._read(order, batch, features)
         with _read_in_blocks(features), ThreadPoolExecutor(max_workers=1) as reader:
             ahead = reader.submit(next, windows)
