@@ -11,6 +11,7 @@ from sklearn import metrics
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.measures import Task
+from penstock.contracts.pipeline import Promotion
 from penstock.measures.performance import performance
 from penstock.measures.scores import Scores
 from penstock_model_registry.comparison import MIN_PAIRED_ROWS, Scored, compare, read_scores
@@ -115,7 +116,7 @@ def test_with_few_common_rows_the_splits_are_drawn_apart_and_the_interval_is_wid
     assert not apart.paired
     assert apart.interval.estimate == pytest.approx(paired.interval.estimate)
     assert apart.interval.upper > paired.interval.upper + 0.005
-    assert "too few rows to pair" in apart.sentence(0.005)
+    assert "too few rows to pair" in apart.sentence(Promotion(), by_data=False)
 
 
 def test_rows_of_one_entity_are_drawn_together() -> None:

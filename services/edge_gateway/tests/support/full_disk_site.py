@@ -115,6 +115,7 @@ def main(disk: Path) -> None:
             assert predictions.dropped > 0
             site.kill()
             site.start()
+            asked = Asked(site)  # the line to the killed one may not know yet that it is dead
             assert asked.answers()
             assert asked.status().lanes[0].records >= events.records
         until(asked.takes, what="room that came back is used")
