@@ -111,9 +111,9 @@ class Servicer(pb_grpc.EthicsAuditServiceServicer):
         """Says what the audit's result knows of earlier looks at its rows. Blocks."""
         try:
             result = json.loads(self._artifacts.read(audit.artifact("result")))
-        except (NotFound, Tampered) as error:
+        except (Invalid, NotFound, Tampered) as error:
             return f"Earlier looks at these audit rows are not known: {error}."
-        return words(Looks.model_validate(result["looks"]), audit.gates)
+        return words(Looks.model_validate(result.get("looks", {})), audit.gates)  # a release before kept none
 
     async def _find(self, reference: str) -> AuditRow:
         return await self._store.read(lambda session: rows.find_audit(session, reference))

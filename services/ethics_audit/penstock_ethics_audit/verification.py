@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from penstock.contracts.errors import NotFound, PenstockError, Tampered
+from penstock.contracts.errors import Invalid, NotFound, PenstockError, Tampered
 from penstock.contracts.events import Artifact, Envelope, ModelVersion, ModelVersionPromoted, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.versions import version_name
@@ -138,14 +138,14 @@ def _origin(version: ModelVersion, trust: Trust, artifacts: Artifacts, checks: l
 
 def _erased(made: TrainingSet, trust: Trust, artifacts: Artifacts) -> int:
     """Counts rows that erasures took out since, by the manifest that the feature store keeps and signs
-    beside the parts. None are known of a set that is gone.
+    beside the parts. None are known of a set that is gone, or lies in no store that is asked.
     """
     place = made.audit.uri.rpartition("/")[0]
     try:
         manifest = artifacts.read_unchecked(Artifact(uri=f"{place}/training_set.json", digest="", size=0))
         now = TrainingSet.model_validate_json(manifest)
         verify_fact(now, trust)
-    except (NotFound, ValidationError):
+    except (Invalid, NotFound, ValidationError):
         return 0
     same = now.fingerprint == made.fingerprint
     return sum(now.left.values()) - sum(made.left.values()) if same else 0

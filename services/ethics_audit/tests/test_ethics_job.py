@@ -254,13 +254,14 @@ def test_rows_are_known_again_whatever_else_was_published_corrected_or_erased(wo
     gates = [{"metric": "auroc", "at_least": 0.6}]
     first = audited(world, world.version(rows=300, gates=gates))["scores"]
     gone = first | {"uri": first["uri"].replace("scores.npz", "gone.npz")}
-    earlier = [{"scores": scores, "rules": rules} for scores in (gone, first)]
+    elsewhere = first | {"uri": "file:///a-store-that-nobody-asks-any-more/scores.npz"}
+    earlier = [{"scores": scores, "rules": rules} for scores in (gone, elsewhere, first)]
     found = audited(world, world.version(rows=301, gates=gates), audit_id="A2", earlier=earlier)
     result = Result.model_validate_json(read(world, found, "result"))
     [note] = result.notes
     assert note == (
         "2nd look at these audit rows: an audit judged models by 300 of the 301 before."
         " auroc at_least was 0.7 in look 1, now 0.6: looser."
-        " By which rows an older audit judged is not known any more."
+        " By which rows 2 older audits judged is not known any more."
     )
     assert (result.looks.earlier, note in read(world, found, "report").decode()) == (1, True)

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -59,6 +60,7 @@ from penstock.packages.evidence import Verdict, Waiver
 from penstock.packages.facts import signed
 from penstock.packages.keys import Keys
 from penstock.runtime import rpc
+from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.child import JobContext
 from penstock.runtime.cloud_events import headers_of
 from penstock.runtime.kafka.admin import ensure_topics
@@ -154,7 +156,7 @@ def completed(
     *gates: Any,
     version: Any = None,
     begun: Callable[[], None] = lambda: None,
-    looks: Looks = Looks(),  # noqa: B008  a value that never changes
+    looks: Looks | None = Looks(),  # noqa: B008  a value that never changes
 ) -> AuditCompleted:
     """An audit that the job is said to have done with these gates; `begun` is called before."""
     version = version or made.version("sha256:" + uuid.uuid4().hex * 2, world.keys)
@@ -166,7 +168,8 @@ def completed(
     )
     scores = world.artifacts.put_bytes(f"audits/{audit_id}/scores.npz", b"scores").model_dump(mode="json")
     result: dict[str, Any] = {"report_digest": report["digest"], "scores_digest": scores["digest"]}
-    result["looks"] = looks.model_dump(mode="json")
+    if looks is not None:  # a release before kept none
+        result["looks"] = looks.model_dump(mode="json")
     with in_a_thread(store.transaction()) as effect:
         desk.complete(
             audit_id,
@@ -497,13 +500,30 @@ async def test_earlier_audits_are_known_and_looks_are_said_also_after_a_lost_dat
     found.close()
 
 
-async def test_a_review_is_listed_though_its_result_is_gone(world: World, store: Store, desk: Desk) -> None:
+async def test_a_review_is_listed_though_its_result_is_gone_or_of_a_release_before(
+    world: World, store: Store, desk: Desk
+) -> None:
+    older = completed(desk, store, world, REVIEW, looks=None)
     kept, lost = (completed(desk, store, world, REVIEW) for _ in range(2))
     world.artifacts.remove(lost.result)
     async with serving(desk, store, world) as stub:
         listed = (await stub.ListReviews(pb.ListReviewsRequest())).reviews
-    assert [one.digest for one in listed] == [lost.digest, kept.digest]
-    assert ["are not known" in one.looks for one in listed] == [True, False]
+    assert [one.digest for one in listed] == [lost.digest, kept.digest, older.digest]
+    assert ["are not known" in one.looks for one in listed] == [True, False, False]
+
+
+async def test_a_store_that_is_no_more_asked_hides_no_review_and_breaks_no_signature(
+    world: World, store: Store, desk: Desk, tmp_path: Path
+) -> None:
+    """As an operator leaves it who names another root in PENSTOCK_ARTIFACTS, and not the one of before."""
+    done = completed(desk, store, world, REVIEW)
+    moved = SimpleNamespace(artifacts=Artifacts(f"file://{tmp_path}/elsewhere"), keys=world.keys)
+    async with serving(desk, store, moved) as stub:
+        [review] = (await stub.ListReviews(pb.ListReviewsRequest())).reviews
+        verified = await stub.VerifyVersion(pb.VerifyVersionRequest(version=done.digest))
+    assert "are not known" in review.looks
+    holds = {check.what: check.holds for check in verified.checks}
+    assert (holds["training set signature"], holds["package digest"]) == (True, False)
 
 
 # -- reviews ---------------------------------------------------------------------------------------
