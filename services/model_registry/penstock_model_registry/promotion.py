@@ -37,10 +37,13 @@ class Drop:
         can show, if that is more: the width of the interval, so that a challenger is refused where it is
         proven worse. In a unit of the target's own there is no usual margin.
         """
-        if not by_data:
-            return policy.max_drop
-        usual = policy.max_drop if math.isfinite(MEASURES[self.metric].range[1]) else 0.0
-        return max(usual, self.interval.upper - self.interval.lower)
+        width = self.interval.upper - self.interval.lower
+        return max(self._least(policy, by_data=by_data), width if by_data else 0.0)
+
+    def _least(self, policy: Policy, *, by_data: bool) -> float:
+        """Margin that is left on however many rows."""
+        usual = not by_data or math.isfinite(MEASURES[self.metric].range[1])
+        return policy.max_drop if usual else 0.0
 
     def sentence(
         self, policy: Policy, *, by_data: bool, share: float = 1.0, against: str = "the champion"
@@ -68,10 +71,10 @@ class Drop:
 
     def deciding(self, policy: Policy, *, by_data: bool, share: float = 1.0) -> str:
         """Says how many rows would decide a refusal; nothing where it is decided. The interval narrows with
-        the root of the rows, and so does a margin by data, under which a proven loss is too much.
+        the root of the rows, and so does a margin by data down to the usual one.
         """
-        found, allowed = self.interval, share * self.margin(policy, by_data=by_data)
-        if found.lower > (0 if by_data else allowed):
+        found, allowed = self.interval, share * self._least(policy, by_data=by_data)
+        if found.lower > allowed:
             return ""
         room = allowed - found.estimate
         if not room > 0:

@@ -94,6 +94,10 @@ def test_a_refusal_says_how_many_rows_would_decide() -> None:
     assert decision.because[0].endswith("About 960 rows would decide")
     by_data = weigh(Evidence(verdict(gate())), (), wide, POLICY, generation=1, by_data=True)
     assert by_data == Promoted(1), "such a loss is within what so few rows can show"
+    small = Drop("auroc", Interval(estimate=0.004, lower=0.001, upper=0.007), rows=5000, paired=True)
+    proven = weigh(Evidence(verdict(gate())), (), small, POLICY, generation=1, by_data=True)
+    assert isinstance(proven, Refused)
+    assert proven.because[0].endswith("rows would decide"), "on more of them the usual margin holds it"
 
 
 @pytest.mark.parametrize(
