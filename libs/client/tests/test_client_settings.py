@@ -1,6 +1,7 @@
 """Where the platform is: arguments over environment over stack.json over defaults."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,38 @@ def test_a_stack_of_a_folder_above_is_found_but_nobody_elses(
     (home / "stack.json").write_text(json.dumps({"endpoint": "127.0.0.1:7001", "kafka": "127.0.0.1:7002"}))
     settings = ClientSettings()
     assert (settings.home, settings.endpoint, settings.assumed) == (home, "127.0.0.1:7001", False)
-    monkeypatch.setattr("os.geteuid", lambda: home.stat().st_uid + 1)
-    assert ClientSettings().assumed
+    with monkeypatch.context() as other:
+        other.setattr("os.geteuid", lambda: home.stat().st_uid + 1)
+        assert ClientSettings().assumed
     monkeypatch.chdir(tmp_path)
     assert ClientSettings().home == Path(".penstock")
+
+
+def test_who_stands_in_a_folder_that_is_gone_calls_the_default_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PENSTOCK_HOME", raising=False)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    here.rmdir()
+    assert ClientSettings().assumed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_somebodys_link_to_a_file_of_ones_own_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PENSTOCK_HOME", raising=False)
+    own, home, below = tmp_path / "own.json", tmp_path / ".penstock", tmp_path / "below"
+    own.write_text(json.dumps({"endpoint": "127.0.0.1:7001", "kafka": "127.0.0.1:7002"}))
+    for folder in (home, below):
+        folder.mkdir()
+    (home / "stack.json").symlink_to(own)
+    monkeypatch.chdir(below)
+    assert not ClientSettings().assumed
+    os.lchown(home / "stack.json", 1, 1)
+    assert ClientSettings().assumed
 
 
 def test_an_operator_of_the_embedded_stack_comes_with_its_password(tmp_path: Path) -> None:

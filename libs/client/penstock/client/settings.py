@@ -29,13 +29,20 @@ def _home() -> Path:
     """Home of the stack that was started here or in a folder above. One that belongs to somebody else is
     passed over: who may write into a folder above must not say where data are sent.
     """
-    if (DEFAULT_HOME / STACK_FILE).exists():
-        return DEFAULT_HOME
-    for folder in Path.cwd().parents:
-        with suppress(OSError):
-            if (folder / DEFAULT_HOME / STACK_FILE).stat().st_uid == os.geteuid():
+    with suppress(OSError):  # this folder is gone, or its home is somebody else's
+        if (DEFAULT_HOME / STACK_FILE).exists():
+            return DEFAULT_HOME
+        for folder in Path.cwd().parents:
+            if _is_own(folder / DEFAULT_HOME):
                 return folder / DEFAULT_HOME
     return DEFAULT_HOME
+
+
+def _is_own(home: Path) -> bool:
+    """Tells whether this user started a stack there. A link counts as its owner's, wherever it leads."""
+    with suppress(OSError):
+        return {one.lstat().st_uid for one in (home, home / STACK_FILE)} == {os.geteuid()}
+    return False
 
 
 class ClientSettings(BaseSettings):
