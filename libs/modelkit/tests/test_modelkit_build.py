@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 
 from penstock.contracts.dataplane import MAX_NUMBER
 from penstock.contracts.errors import Invalid
-from penstock.modelkit.build import Built, build
+from penstock.modelkit import features
+from penstock.modelkit.build import Built, build, judged
+from penstock.modelkit.family import Part
 from penstock.modelkit.graph import Runner
+from penstock.modelkit.rows import Rows
 from penstock.packages.parts import NumberProfile, StringProfile
 
 FIELDS = {"x": "number", "c": "category", "t": "text"}
@@ -191,6 +195,26 @@ def test_extremes_of_personal_fields_are_not_shown(world: Any) -> None:
         profile = build(spec, *parts).profile.features["x"]
         assert isinstance(profile, NumberProfile)
         assert (profile.maximum is not None) is shown
+
+
+def test_a_model_without_a_graph_is_judged_in_a_graphs_precision_and_piece_by_piece(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two scores that single precision holds for one there is no threshold."""
+    monkeypatch.setattr(features, "PIECE", 8)
+    scores, asked = np.repeat([0.3 + 1e-10, 0.3], 10), []
+
+    def predict(inputs: dict[str, Any]) -> Any:
+        asked.append(len(inputs["scores"]))
+        return np.stack([1 - inputs["scores"], inputs["scores"]], axis=1)
+
+    rows = Rows(np.empty((20, 0)), np.empty((20, 0), object), np.repeat([1, 0], 10), {})
+    part = Part(rows, {"scores": scores})
+    prepared: Any = SimpleNamespace(train=part, validation=part)
+    model: Any = SimpleNamespace(predict=predict)
+    pipeline = world.pipeline(FIELDS, {"x": {}}, decision={"threshold": {"choose": "max_f1"}})
+    assert judged(pipeline, prepared, model).metrics["f1"] == pytest.approx(2 / 3), "all are positive"
+    assert asked == [8, 8, 4] * 2
 
 
 def test_epochs_and_stages_are_told(world: Any) -> None:

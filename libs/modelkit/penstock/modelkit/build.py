@@ -174,16 +174,17 @@ def judged(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Judged:
     """Chooses the threshold and measures by the answers of the family's library, with no graph: for a
     model of which nothing is kept.
     """
-    learned, answers = (
-        _by_output(pipeline, model.predict(part.inputs)) for part in (prepared.train, prepared.validation)
-    )
+    learned, answers = (_answers(pipeline, model, part) for part in (prepared.train, prepared.validation))
     labels, threshold = prepared.validation.rows.labels, None
     if pipeline.target.type == "binary":
         threshold = choose_threshold(pipeline.decision, labels, answers["probabilities"][:, 1])
     return _judged(pipeline, prepared, threshold, learned, answers)
 
 
-def _by_output(pipeline: Pipeline, said: Array) -> dict[str, Array]:
+def _answers(pipeline: Pipeline, model: Trained, part: Part) -> dict[str, Array]:
+    """Answers by output, in a graph's precision: a threshold lies between two numbers of that kind."""
+    each = (model.predict(inputs) for _, inputs in pieces(part.inputs, len(part.rows)))
+    said: Array = np.concatenate([answers.astype(np.float32) for answers in each])
     if pipeline.target.type != "regression":
         return {"probabilities": said}
     return {"value": said[:, :1], **({"interval": said[:, 1:]} if said.shape[1] > 1 else {})}

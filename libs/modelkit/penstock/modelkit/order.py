@@ -43,7 +43,7 @@ class Batch(NamedTuple):
         return Batch(self.rows[first:end], self.features, self.places[first:end])
 
     def cut(self) -> tuple[Tensor, ...]:
-        """What `Tensors.batch` gives of them."""
+        """Cuts them out, as `Tensors.batch` does."""
         return self.features.batch(self.places)
 
 
