@@ -182,22 +182,22 @@ class _Loop:
         features, batches = self._training.features, math.ceil(count / plan.step_rows)
         order = self._windows.order(self._order).to(features.dense.device)
         rate = 0.0
-        found: list[Tensor] = []
+        # One tensor: small ones that stay keep what was freed between them from being used again.
+        told = torch.empty(batches, dtype=torch.float64, device=self._place)
         losses = [epoch.validation_loss for epoch in self.history]
         self._network.train()
         ahead = _waited(self._windows.read_ahead(order, plan.step_rows, features), self._gradients.waits)
-        for step, batch in enumerate(ahead, batches * len(self.history)):
-            found.append(self._gradients.of(batch))
+        for number, batch in enumerate(ahead):
+            told[number] = self._gradients.of(batch)
             if plan.gradient_clip is not None:
                 optimizer.clip(plan.gradient_clip)
-            moment = Moment(step, batches * plan.epochs, batches, losses)
+            moment = Moment(batches * len(self.history) + number, batches * plan.epochs, batches, losses)
             rate = learning_rate(plan.schedule, plan.optimizer.learning_rate, moment)
             optimizer.step(rate)
         self._network.average_unseen()
         # Read at the end: a GPU is not waited for at each step.
-        told = torch.stack(found).tolist()
         parts = torch.split(order, plan.step_rows)
-        total = sum(loss * len(rows) for loss, rows in zip(told, parts, strict=True))
+        total = sum(loss * len(rows) for loss, rows in zip(told.tolist(), parts, strict=True))
         return total / count, rate
 
     def save(self, path: Path) -> None:
