@@ -41,8 +41,9 @@ def fields_of(block: bytes) -> Fields:
 
 
 def field_of(block: bytes, name: str) -> str | None:
-    """Value of one field, None where the block has none. Nothing else is decoded: Huffman's code costs
-    Python more than all the rest of a call. Raises HPACKError.
+    """Value of one field, None where the block has none. `name`: one that HPACK's static table lacks, so
+    that it is written out. Nothing else is decoded: Huffman's code costs Python more than all the rest of a
+    call. Raises HPACKError.
     """
     wanted = {(0, name.encode()), (_CODED, _coded(name))}
     for said, coded, value in _literals(block):

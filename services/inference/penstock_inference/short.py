@@ -59,10 +59,10 @@ class Short:
         self, request: Any, within_s: float, metadata: Metadata = (), *, header: str | None = None
     ) -> Reply:
         """Raises grpc.aio.AioRpcError. `header`: name of one that the answer has."""
-        ends, message = time.monotonic() + within_s, request.SerializeToString()
+        ends, size = time.monotonic() + within_s, request.ByteSize()
         try:
-            if len(message) <= SHORT_BYTES and (short := await self._connected()).takes(len(message)):
-                answer = await short.call(message, within_s, metadata)
+            if size <= SHORT_BYTES and (short := await self._connected()).takes(size):
+                answer = await short.call(request.SerializeToString(), ends - time.monotonic(), metadata)
                 return Reply(self._read(answer.message), field_of(answer.head, header) if header else None)
         except NotBegun:
             pass
@@ -79,11 +79,14 @@ class Short:
             self._connection.close()
 
     async def _connected(self) -> Unary:
-        known = self._connection
-        if known and not known.closed and time.monotonic() - self._opened < self._renewed_after_s:
+        known = self._connection if self._connection and not self._connection.closed else None
+        if known and time.monotonic() - self._opened < self._renewed_after_s:
             return known
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(_heard)
+        if known:  # an old one does until there is another: looking a name up may take a second, or fail
+            return known
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> Unary:
@@ -99,3 +102,9 @@ class Short:
         if unavailable and self._connection:
             self._connection.leave()  # perhaps another replica can
         return unavailable and self._retried and not error.initial_metadata()
+
+
+def _heard(connecting: asyncio.Task[Unary]) -> None:
+    # That it failed is nobody's loss where an old connection did.
+    if not connecting.cancelled():
+        connecting.exception()

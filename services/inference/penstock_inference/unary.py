@@ -103,7 +103,8 @@ class Unary(asyncio.Protocol):
             self._limits.get(FRAME_BYTES, 16_384),
         )
         most = self._limits.get(STREAMS, _LARGEST)
-        return not self.closed and size + 5 <= at_once and len(self._calls) < most
+        ended = self.closed or self._transport is None or self._transport.is_closing()
+        return not ended and size + 5 <= at_once and len(self._calls) < most
 
     async def call(self, message: bytes, within_s: float, metadata: Iterable[tuple[str, str]] = ()) -> Answer:
         """Sends a message that the connection `takes`. Raises AioRpcError, and NotBegun where it may be
@@ -114,7 +115,8 @@ class Unary(asyncio.Protocol):
         self._next += 2
         self.closed = self._next > _LARGEST  # the numbers are used up
         self._calls[number] = call
-        head = self._head + block([("grpc-timeout", f"{min(within_s * 1000, 99_999_999):.0f}m"), *metadata])
+        left_ms = min(max(within_s, 0.0) * 1000, 99_999_999)
+        head = self._head + block([("grpc-timeout", f"{left_ms:.0f}m"), *metadata])
         body = struct.pack(">BI", 0, len(message)) + message
         self._room -= len(body)
         self._write(frame(HEADERS, END_HEADERS, number, head) + frame(DATA, END_STREAM, number, body))
@@ -165,9 +167,8 @@ class Unary(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
         self.settled.set()
-        for call in self._calls.values():
-            _fail(call, refused(grpc.StatusCode.UNAVAILABLE, f"the connection ended: {error or 'closed'}"))
-        self._calls.clear()
+        for number in list(self._calls):
+            self._lose(number, f"the connection ended: {error or 'closed'}")
 
     def close(self) -> None:
         self.closed = True
@@ -185,8 +186,10 @@ class Unary(asyncio.Protocol):
             self._take_headers(flags, stream, payload)
         elif kind == RESET:
             code = int.from_bytes(payload, "big")
-            why = refused(grpc.StatusCode.UNAVAILABLE, f"the call was reset with code {code}")
-            self._end(stream, NotBegun() if code == _REFUSED else why)
+            if code == _REFUSED:
+                self._end(stream, NotBegun())
+            else:
+                self._lose(stream, f"the call was reset with code {code}")
         elif kind == SETTINGS and not flags & ACK:
             said = dict(struct.iter_unpack(">HI", payload))
             self._limits |= said
@@ -213,6 +216,8 @@ class Unary(asyncio.Protocol):
             call.body += payload
             if len(call.body) > _MOST_BYTES:
                 _fail(call, refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "the answer is too large"))
+        if flags & END_STREAM:
+            self._end(stream, refused(grpc.StatusCode.UNKNOWN, "the answer ended without a status"))
 
     def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
         if flags & UNUSUAL or not flags & END_HEADERS:
@@ -233,6 +238,16 @@ class Unary(asyncio.Protocol):
             self._end(stream, refused(grpc.StatusCode.INTERNAL, "the answer is not one message", call.head))
         elif self._calls.pop(stream) and not call.answer.done():
             call.answer.set_result(Answer(body[5:], call.head))
+
+    def _lose(self, stream: int, why: str) -> None:
+        """Ends a call of which nobody says any more what became of it, with the head of its answer, if
+        that had begun: it must not be made again then.
+        """
+        if call := self._calls.get(stream):
+            try:
+                self._end(stream, refused(grpc.StatusCode.UNAVAILABLE, why, call.head))
+            except (ValueError, HPACKError):
+                self._end(stream, refused(grpc.StatusCode.INTERNAL, f"{why}, its head is unreadable"))
 
     def _end(self, stream: int, why: Exception) -> None:
         if call := self._calls.pop(stream, None):

@@ -210,6 +210,35 @@ def test_a_call_that_was_not_begun_may_be_made_again(address: str, said: bytes) 
     uvloop.run(asked())
 
 
+def test_an_answer_without_a_status_ends_the_call(address: str) -> None:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame(SETTINGS, 0, 0))
+        await reader.readuntil(b"echo")
+        writer.write(frame(unary.HEADERS, 0x4, 1, b"\x88") + frame(unary.DATA, 0x1, 1, b"no gRPC"))
+
+    async def asked() -> None:
+        async with await asyncio.start_unix_server(answers, address.removeprefix("unix:")):
+            connection = await ready(address)
+            code, _ = await outcome(connection.call(request("echo").SerializeToString(), 5))
+            assert code is grpc.StatusCode.UNKNOWN
+            connection.close()
+
+    uvloop.run(asked())
+
+
+def test_a_connection_that_ends_takes_no_call(address: str) -> None:
+    """It would be told that it may have been made, and so not be made again."""
+
+    async def ends() -> None:
+        async with server(address, Triton()):
+            connection = await ready(address)
+            assert connection._transport is not None
+            connection._transport.close()  # as asyncio does at the end of what the peer says
+            assert not connection.takes(10)
+
+    uvloop.run(ends())
+
+
 async def ready(address: str) -> unary.Unary:
     connection = await unary.connected(address, "/a.B/C")
     assert connection.takes(10)
