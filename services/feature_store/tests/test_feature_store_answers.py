@@ -19,8 +19,10 @@ ANSWER = pb.GetOnlineFeaturesResponse(fields=["a.b"], entities=[pb.EntityFeature
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was measured of a call that was answered with ANSWER."""
+def measured(monkeypatch: pytest.MonkeyPatch, exported: bool | None) -> list[Any]:
+    """Measurements of a call that was answered with ANSWER; `exported`: whether somebody reads them, None
+    as it is by itself.
+    """
     measured = list[Any]()
 
     async def found(*_: Any) -> bytes:
@@ -42,12 +44,21 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         await server.stop(None)
         return answer
 
+    if exported is not None:
+        monkeypatch.setattr(module, "exported", lambda: exported)
     monkeypatch.setattr(module, "features_of", found)
     monkeypatch.setattr(module, "_measure", lambda *told: measured.append(told))
     assert asyncio.run(call()) == ANSWER
     return measured
 
 
-def test_bytes_go_as_they_are_and_nobody_counts_where_nobody_reads(asked: list[Any]) -> None:
+@pytest.mark.parametrize("exported", [None])
+def test_bytes_go_as_they_are_and_nobody_counts_where_nobody_reads(measured: list[Any]) -> None:
     assert not metrics.exported()
-    assert asked == []
+    assert measured == []
+
+
+@pytest.mark.parametrize("exported", [True])
+def test_an_answer_is_counted_where_somebody_reads(measured: list[Any]) -> None:
+    [(pipeline, _, answer)] = measured
+    assert (pipeline, answer) == ("p", ANSWER.SerializeToString())
