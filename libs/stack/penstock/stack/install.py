@@ -38,7 +38,7 @@ class Part:
     size: str
     install: Callable[[Places], None]
     without: str = ""
-    """What the stack is like without it, where it can do without."""
+    """State of the stack without it, where it can do without."""
 
 
 def missing(places: Places) -> list[Part]:

@@ -75,7 +75,7 @@ class Triton(Connection):
         return grpc_response_of(await self._call(self._stub.ModelInfer, request, ASK_S)).tensors
 
     async def live(self) -> bool:
-        """Whether Triton runs and answers; raises nothing while it is away."""
+        """Tells whether Triton runs and answers; raises nothing while it is away."""
         try:
             answer = await self._call(self._stub.ServerLive, service_pb2.ServerLiveRequest(), ASK_S)
             return bool(answer.live)

@@ -157,8 +157,8 @@ class Member(ABC):
         return self._positions.sort(raw, self._on_error, ends_hold=not self._rebalanced)
 
     def _more(self) -> list[Message]:
-        """What comes after the first message until the batch is full or due: no sooner than the last one's
-        work took, so that many small batches do not take all of the time.
+        """Messages after the first, until the batch is full or due: no sooner than the last one's work
+        took, so that many small batches do not take all of the time.
         """
         due = self._gathered_at + self._linger_s - time.monotonic()
         pause = min(self._linger_s, max(TOGETHER_S, self._worked_s))
