@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import pytest
 from confluent_kafka import Consumer, Producer
 
+from penstock.contracts.errors import Unavailable
 from penstock.contracts.topics import Topic
 from penstock.runtime.kafka import clients
 from penstock.runtime.kafka.admin import ensure_topics
@@ -236,6 +237,29 @@ def test_what_cannot_be_processed_is_left_out_with_its_place_and_the_rest_of_its
         until(lambda: sum(picky.counts.values()) == 4, what="the stream goes on")
     assert everything(settings, "out")[0] == [b"0", b"2", b"4", b"6"]
     assert everything(settings, "in.copy.dlq")[0] == [b""] * 3, "no value of a person"
+
+
+def test_what_was_sent_before_something_was_away_is_taken_back_and_sent_once(settings: KafkaSettings) -> None:
+    class Interrupted(Copy):
+        tries = 0
+
+        def process(self, batch: Batch, send: Send) -> Outcome:
+            outcome = super().process(batch, send)  # in the transaction by then
+            self.tries += 1
+            if self.tries <= 2:
+                raise Unavailable("a store is away")
+            return outcome
+
+    make(settings, "in", "out")
+    values = [b"%d" % number for number in range(100)]
+    publish(settings, "in", values, partitions=1)
+    copy = Interrupted("out")
+    stream = TransactionalStream(settings, group="copy", replica="0")
+    stream.add("in", copy)
+    with running(stream):
+        until(lambda: sum(copy.counts.values()) == len(values), what="all are copied")
+    assert copy.tries > 2
+    assert everything(settings, "out")[0] == values
 
 
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
