@@ -28,7 +28,7 @@ KILLED = ("site", "edge_gateway", "envoy", "kafka")
 WITHIN_S = 120.0
 FEW = 100  # records that a lane holds at any moment under this load
 HALF_AN_HOUR_S = 1800.0
-TRIES = 600  # connections in an hour: one or two each minute, and those of the first ones
+TRIES = 400  # connections in an hour: one each minute, and those that TLS needs beside a call
 LINES = 50  # of the site's log: one a change, not one a try
 MORE_MB = 50.0  # of memory, while the disk takes what waits
 

@@ -140,6 +140,34 @@ async def test_a_certificate_that_the_clock_does_not_let_hold_is_a_matter_of_bot
             call.cancel()
 
 
+async def test_who_waits_for_the_next_try_goes_on_when_another_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(way, "_FIRST_S", 600.0)
+    hub = Hub(grpc.aio.insecure_channel("127.0.0.1:1"))  # of which nothing is asked here
+    failed, answered = asyncio.Event(), asyncio.Event()
+
+    async def request() -> None: ...
+
+    async def fails_once(_: None, **__: object) -> str:
+        if failed.is_set():
+            return "later"
+        failed.set()
+        nothing = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, "it has gone")
+
+    async def holds(_: None, **__: object) -> str:
+        await answered.wait()
+        return "at last"
+
+    held = asyncio.create_task(hub.call(holds, request, within=20))
+    waits = asyncio.create_task(hub.call(fails_once, request, within=20))
+    await until_async(lambda: hub.why == "it has gone", what="the hub is away")
+    answered.set()
+    assert await asyncio.wait_for(asyncio.gather(held, waits), 20) == ["at last", "later"]
+    assert await asyncio.wait_for(hub.call(holds, request, within=20), 20) == "at last"
+
+
 @pytest.mark.slow
 async def test_a_line_that_is_dead_without_a_word_is_noticed_within_90_s() -> None:
     async with door(datetime.now(UTC)) as there, there.site.channel() as channel:

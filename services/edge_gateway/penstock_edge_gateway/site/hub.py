@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
@@ -59,6 +60,7 @@ class Hub:
         self._delay = Backoff(first=_FIRST_S, longest=LONGEST_S)
         self._failed_at = float("-inf")
         self._next_try = float("-inf")
+        self._answered = asyncio.Event()  # by a call after the last that failed
 
     async def hello(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """Says that the site has started: learns its incarnation, and what of each lane the hub has. Said
@@ -92,7 +94,7 @@ class Hub:
         delay = Backoff(first=_FIRST_S, longest=LONGEST_S)
         another = Backoff(first=_ANOTHER_S, longest=4 * _FIRST_S)
         while True:
-            await asyncio.sleep(self._next_try - _now())  # not at all where that has passed
+            await self._due()
             began = _now()
             try:
                 answer = await method(await request(), timeout=within, compression=grpc.Compression.Gzip)
@@ -120,7 +122,15 @@ class Hub:
         self._answers()
         return answer
 
+    async def _due(self) -> None:
+        """Waits until it is time for the next try, or until another call was answered."""
+        while (left := self._next_try - _now()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._answered.wait(), left)
+
     def _answers(self) -> None:
+        self._next_try = float("-inf")
+        self._answered.set()
         if self._away or self.heard is None:  # one line a cut
             log.info("hub_answers")
         self.why, self._away = "", False
@@ -132,6 +142,7 @@ class Hub:
         if began <= self._failed_at:  # another of those that were under way has said so
             return
         self._failed_at = _now()
+        self._answered.clear()
         self._next_try = self._failed_at + self._delay.next()
         why = told.message or told.kind.value
         if _TLS.search(why):
