@@ -19,8 +19,8 @@ import statistics
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import orjson
@@ -34,6 +34,7 @@ from penstock.contracts.topics import Topic, source_topic
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.runtime.kafka.admin import ensure_topics, remove_topics, topics_made
 from penstock.runtime.settings import KafkaSettings
+from penstock.testing.threads import beside
 
 PER_S, TICK_S, PROBED = 1_000, 0.005, 20
 POLL_S = 0.005
@@ -53,19 +54,6 @@ class Times:
     def found(self, identity: str) -> None:
         if began := self.published.pop(identity, None):
             self.taken.append(time.perf_counter() - began)
-
-
-@contextmanager
-def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Runs `work` in a thread while inside; it returns once the event is set."""
-    stop = threading.Event()
-    thread = threading.Thread(target=work, args=(stop,))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def publish(kafka: KafkaSettings, topic: str, seconds: float, records: Times, features: Times) -> None:

@@ -14,6 +14,7 @@ from kafka.coordinator.assignors.abstract import ConsumerProtocolAssignment
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from penstock.runtime.settings import KafkaSettings
+from penstock.testing.threads import beside
 from penstock.testing.wait import until
 
 
@@ -69,19 +70,14 @@ def leading(
 
 @contextmanager
 def _polled(consumer: KafkaConsumer) -> Iterator[None]:
-    stop = threading.Event()
-
-    def poll() -> None:
+    def poll(stop: threading.Event) -> None:
         while not stop.is_set():
             consumer.poll(timeout_ms=100)
 
-    thread = threading.Thread(target=poll)
-    thread.start()
     try:
-        yield
+        with beside(poll):
+            yield
     finally:
-        stop.set()
-        thread.join()
         consumer.close()
 
 
