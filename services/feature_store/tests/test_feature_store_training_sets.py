@@ -151,6 +151,10 @@ def test_the_join_is_the_one_written_by_hand(
         snapshot = Snapshot(opened, folder / "lake", pipeline)
         rows = snapshot.labels()
         batches = list(snapshot.joined(["applications.income"]))
+    order = list(
+        zip(*(rows.column(name).to_pylist() for name in (names.TIME, names.ENTITY, names.ID)), strict=True)
+    )
+    assert order == sorted(order)
     joined = pa.Table.from_batches(batches).column("applications.income").to_pylist()
     got = dict(zip(rows.column(names.ID).to_pylist(), joined, strict=True))
     assert len(joined) == len(labels)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas  # noqa: F401  pyarrow imports it with its first array: so it is there before the process forks
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel

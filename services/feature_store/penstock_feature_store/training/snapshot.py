@@ -16,6 +16,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from penstock.contracts.dataplane import MAX_NUMBER
@@ -27,11 +28,14 @@ from penstock_feature_store.lake.batches import source_schema
 from penstock_feature_store.training.columns import place_of, source_of
 
 TIME = pa.timestamp("us", tz="UTC")
+LABELLED = (names.ENTITY, names.TIME, names.ID)
+PLACE = (names.PARTITION, names.OFFSET)  # of an event
 ROW = "row"
 LABELS = "labelled rows"  # no name of a source has a space
 MEMORY = "400MB"  # of DuckDB's operators; what needs more goes to the scratch folder
 THREADS = 4  # at most; each has buffers of its own
 ROWS_AT_ONCE = 65_536
+HASHED = 16_000_000  # rows whose keys are looked through for repeats in memory, 8 bytes each
 _SQL = {"number": "DOUBLE", "category": "VARCHAR", "text": "VARCHAR", "boolean": "BOOLEAN"}
 
 
@@ -61,11 +65,12 @@ class Snapshot:
         """__entity, __time, __id, label and row number, oldest first."""
         source, column = place_of(self._pipeline.target.source_field)
         found: pa.Table = self._database.sql(
-            f"""SELECT {names.ENTITY}, {names.TIME}, {names.ID}, {quoted(column)} AS label
+            f"""SELECT {", ".join([*LABELLED, *PLACE])}, {quoted(column)} AS label
             FROM {quoted(source)}
             WHERE {quoted(column)} IS NOT NULL
-            ORDER BY {names.TIME}, {names.ENTITY}, {names.ID}, {names.PARTITION}, {names.OFFSET}"""
+            ORDER BY {names.TIME}"""
         ).to_arrow_table()
+        found = ordered(found, (names.ENTITY, names.ID, *PLACE)).select([*LABELLED, "label"])
         numbered = found.append_column(ROW, pa.array(np.arange(found.num_rows)))
         self._database.register(LABELS, numbered.select([ROW, names.ENTITY, names.TIME]))
         return numbered
@@ -116,13 +121,12 @@ class Snapshot:
             f"{_value(quoted(column) if column in present else 'NULL', kind)} AS {quoted(column)}"
             for column, kind in fields.items()
         ]
-        meta = [names.ENTITY, names.TIME, names.ID, names.PARTITION, names.OFFSET]
+        meta = [*LABELLED, *PLACE]
         paths = ", ".join(f"'{escaped(file)}'" for file in files)
         stored = f"read_parquet([{paths}], union_by_name=true, filename='__file', file_row_number=true)"
         # Of a crash the lake may have several rows of an event: the first record counts.
         place = "struct_pack(file := __file, row := file_row_number)"
-        event = [names.PARTITION, names.OFFSET]
-        once = self._once(f"{source} several", stored, event, place, f"arg_min({place}, {names.RECORD})")
+        once = self._once(f"{source} several", stored, PLACE, place, f"arg_min({place}, {names.RECORD})")
         selected = ", ".join([*meta, *columns])
         self._database.execute(
             f"CREATE VIEW {quoted(source)} AS SELECT {selected} FROM {stored} AS rows {once}"
@@ -142,6 +146,8 @@ class Snapshot:
         where each key has one row, which is the rule: a condition would read them once more.
         """
         several, keys = quoted(name), ", ".join(key)
+        if not self._may_repeat(rows, keys):
+            return ""
         self._database.execute(
             f"""CREATE TABLE {several} AS SELECT {keys}, {counts} AS counts FROM {rows}
             WHERE ({keys}) IN (SELECT ({keys}) FROM {rows} GROUP BY {keys} HAVING count(*) > 1)
@@ -152,10 +158,34 @@ class Snapshot:
         same = " AND ".join(f"several.{column} = rows.{column}" for column in key)
         return f"WHERE NOT EXISTS (FROM {several} AS several WHERE {same} AND several.counts <> {place})"
 
+    def _may_repeat(self, rows: str, keys: str) -> bool:
+        """False where no two rows have one key. Looks at 64 bits of each, in a quarter of the time that it
+        takes to group them: two keys may share these by chance.
+        """
+        [(count,)] = self._database.execute(f"SELECT count(*) FROM {rows}").fetchall()
+        if count > HASHED:
+            return True
+        hashed = self._database.sql(f"SELECT hash({keys}) AS hashed FROM {rows}").to_arrow_table()
+        hashes = np.sort(hashed.column("hashed").to_numpy())
+        return bool((hashes[1:] == hashes[:-1]).any())
+
     def _plain(self, reference: str, column: str) -> str:
         """A boolean becomes true or false in words."""
         boolean = self._pipeline.field(reference).type == "boolean"
         return f"CAST({column} AS VARCHAR)" if boolean else column
+
+
+def ordered(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """Rows that are in the order of their time, those of one moment in that of `keys`."""
+    times = rows.column(names.TIME).cast(pa.int64()).to_numpy()
+    same = times[1:] == times[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
+    if not len(tied):
+        return rows
+    order = np.arange(rows.num_rows)
+    by = [(name, "ascending") for name in (names.TIME, *keys)]
+    order[tied] = tied[pc.sort_indices(rows.take(pa.array(tied)), sort_keys=by).to_numpy()]
+    return rows.take(pa.array(order))
 
 
 def _value(column: str, kind: str) -> str:
