@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from penstock.client import outcomes
+from penstock.client.ages import ages_of
 from penstock.client.cli import predictions as cli
 from penstock.client.cli.output import EMPTY
 from penstock.client.cli.predictions import _unnamed, steps
@@ -48,7 +50,8 @@ def account(text: str, *, records: int = 0, duplicates: int = 0, examples: tuple
     rejects = {one.reject["reason"]: 1 for one in examples}
     told = Outcome(records + duplicates + len(examples), records, duplicates, rejects, 0, examples)
     first = [b"{", {"row": "1f-1", "income": 3}]
-    return "\n".join(said(Published(told.events, 0, 1.0, ()), told, read(text), "events", first))
+    published, young = Published(told.events, 0, 1.0, ()), ages_of((), datetime.now(UTC))
+    return "\n".join(said(published, told, read(text), "events", first, young))
 
 
 def test_a_duplicate_is_said_to_change_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import typer
 from rich.console import RenderableType
 
 from penstock.client import checks
+from penstock.client.ages import Ages, advice
 from penstock.client.cli.output import EXIT_USAGE, console, errors, progress, table
 from penstock.client.declared import Row, columns_of
 from penstock.client.files import rows
@@ -28,7 +30,8 @@ def against(
     pipeline: Pipeline, data: Path, source: str | None, encoding: str | None, *, quiet: bool
 ) -> Prospect:
     """Compares a file with a source, by default the target's. Prints what does not fit and ends with 2;
-    else reads all its rows. Raises NotFound, and Invalid where it cannot be read.
+    else reads all its rows, and warns where most are old. Raises NotFound, and Invalid where it cannot
+    be read.
     """
     source = source or pipeline.target.source_field.partition(".")[0]
     if source not in pipeline.sources:
@@ -46,7 +49,12 @@ def against(
         for misfit in misfits:
             errors.print(f"{data}: {misfit}", style="red")
         raise typer.Exit(EXIT_USAGE)
-    return prospect(pipeline, source, _told(itertools.chain(first, found), data, quiet=quiet))
+    ages = Ages(pipeline.training.max_age, datetime.now(UTC))
+    read = ages.of(itertools.chain(first, found), declared.timestamp)
+    seen = prospect(pipeline, source, _told(read, data, quiet=quiet))
+    for old in advice(ages, pipeline, source):
+        _warn(f"{data}: {old}")
+    return seen
 
 
 def _told(found: Iterator[Row | bytes], data: Path, *, quiet: bool) -> Iterator[Row | bytes]:
@@ -80,8 +88,11 @@ def given_back(pipeline: Pipeline, data: Path, source: str | None, encoding: str
 def warned(found: list[Proxy], file: Path) -> None:
     """Prints what gives a protected column back on the standard error, a line each."""
     for one in found:
-        said = f"warning: {file}: {one.said}; leave out what you can spare, or mark it `protected`"
-        errors.print(said, style="yellow", soft_wrap=not errors.file.isatty())
+        _warn(f"{file}: {one.said}; leave out what you can spare, or mark it `protected`")
+
+
+def _warn(said: str) -> None:
+    errors.print(f"warning: {said}", style="yellow", soft_wrap=not errors.file.isatty())
 
 
 def said(found: Prospect, data: Path, confidence: float) -> list[RenderableType]:

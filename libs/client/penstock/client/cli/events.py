@@ -6,6 +6,8 @@ import itertools
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +15,15 @@ import typer
 from rich.console import RenderableType
 
 from penstock.client import checks
+from penstock.client.ages import Ages
 from penstock.client.cli.output import EXIT_FAILED, AsJson, progress, show, table
 from penstock.client.cli.published import document, said
 from penstock.client.cli.sites import rejects_table
 from penstock.client.client import Penstock
+from penstock.client.declared import Row
+from penstock.client.events import Published
 from penstock.client.files import rows
-from penstock.client.outcomes import outcome, so_far, waiting
+from penstock.client.outcomes import Outcome, outcome, so_far, waiting
 from penstock.client.site import Site
 from penstock.contracts.errors import DeadlineExceeded, Invalid, Unavailable
 
@@ -52,30 +57,39 @@ def publish(
             raise Invalid(
                 "no row to publish", where=str(file), remedy="A CSV has its header first, then rows"
             )
+        sent: Iterator[Row | bytes] = itertools.chain(first, found)
+        ages = Ages(spec.training.max_age, datetime.now(UTC))
         if declared:
             checks.check(file, first, declared, spec.key)
-        before = so_far(penstock.events, pipeline, source)
-        with progress(disable=as_json_) as bar:
-            task = bar.add_task(f"publish {file.name}", total=None, note="")
-            published = penstock.events.publish(
-                pipeline,
-                source,
-                itertools.chain(first, found),
-                progress=lambda count: bar.update(task, completed=count),
-            )
-            bar.update(task, total=published.events)
-            task = bar.add_task("ingest", total=published.events, note="")
-            told = outcome(
-                penstock.events,
-                pipeline,
-                source,
-                published,
-                before,
-                lambda count: bar.update(task, completed=count),
-            )
-    show(document(published, told), *said(published, told, spec, source, first), as_json=as_json_)
+            sent = ages.of(sent, declared.timestamp)
+        published, told = _sent(penstock, spec.pipeline, source, file.name, sent, quiet=as_json_)
+    lines = said(published, told, spec, source, first, ages)
+    show(document(published, told, ages), *lines, as_json=as_json_)
     if told.rejected > max_rejects * max(1, told.records + told.duplicates + told.rejected):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _sent(
+    penstock: Penstock, pipeline: str, source: str, name: str, found: Iterator[Row | bytes], *, quiet: bool
+) -> tuple[Published, Outcome]:
+    """Sends a file's rows and waits until ingest has read them."""
+    before = so_far(penstock.events, pipeline, source)
+    with progress(disable=quiet) as bar:
+        task = bar.add_task(f"publish {name}", total=None, note="")
+        published = penstock.events.publish(
+            pipeline, source, found, progress=lambda count: bar.update(task, completed=count)
+        )
+        bar.update(task, total=published.events)
+        task = bar.add_task("ingest", total=published.events, note="")
+        told = outcome(
+            penstock.events,
+            pipeline,
+            source,
+            published,
+            before,
+            lambda count: bar.update(task, completed=count),
+        )
+    return published, told
 
 
 def _publish_at(

@@ -88,11 +88,14 @@ def _said(target: Target) -> str:
 
 
 def _noted(found: First) -> Iterator[str]:
-    """Lines on columns that are protected, left out or doubted, and one where there are few rows."""
+    """Lines on columns that are protected, left out or doubted, and where rows are few or old."""
     guarded = ", ".join(one.name for one in found.guess.fields if one.protected)
     yield f"protected {guarded or 'none by its name; name those that are in the file'}"
     if short := few(found.guess.table):
         yield f"few       {short}"
+    if old := found.ages.said:
+        done = "the file lets them by" if found.ages.all_older else "to let them, write"
+        yield f"old       {old}; {done} `training: {{max_age: {found.ages.enough}}}`"
     yield from (f"left out  {one.name}: {one.left_out}" for one in found.guess.fields if one.left_out)
     doubts = [one.doubt for one in found.guess.fields if one.doubt]
     yield from (f"doubt     {doubt}" for doubt in doubts[:_DOUBTS])

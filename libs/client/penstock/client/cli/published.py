@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from penstock.client.ages import Ages, advice
 from penstock.client.declared import Row
 from penstock.client.events import Published
 from penstock.client.outcomes import Example, Outcome
@@ -13,7 +14,7 @@ from penstock.contracts.pipeline.sources import ROW_CONTENT, ROW_IDS
 _SHOWN = 40  # characters of a value
 
 
-def document(published: Published, told: Outcome) -> dict[str, object]:
+def document(published: Published, told: Outcome, ages: Ages) -> dict[str, object]:
     """Builds what `--json` prints."""
     return {
         "events": published.events,
@@ -22,12 +23,18 @@ def document(published: Published, told: Outcome) -> dict[str, object]:
         "records": told.records,
         "duplicates": told.duplicates,
         "rejects": told.rejects,
+        "older_than_max_age": ages.older,
         "examples": [{"row": one.row, **one.reject} for one in told.examples],
     }
 
 
 def said(
-    published: Published, told: Outcome, spec: Pipeline, source: str, first: Sequence[Row | bytes]
+    published: Published,
+    told: Outcome,
+    spec: Pipeline,
+    source: str,
+    first: Sequence[Row | bytes],
+    ages: Ages,
 ) -> Iterator[str]:
     """Says it for a person. `first`: some rows from the file's beginning."""
     rate = published.events / max(published.seconds, 1e-9)
@@ -43,6 +50,7 @@ def said(
     if told.rejected:
         yield f"all of them: penstock rejects {spec.pipeline}"
     yield from _duplicates(told, spec, spec.sources[source])
+    yield from advice(ages, spec, source)
     made = spec.sources[source].columns.get(spec.key) in ROW_IDS
     taken = told.records + told.duplicates and all(one.row > 1 for one in told.examples)
     if made and taken and (row := next((row for row in first if not isinstance(row, bytes)), None)):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
+from penstock.client.ages import Ages, ages_of
 from penstock.client.guess.decide import Answers, Baseline, Guess, decide, doubted, suspected
 from penstock.client.guess.doubts import doubts
 from penstock.client.guess.table import Table
@@ -22,6 +24,7 @@ class First:
     text: str
     guess: Guess
     baseline: Baseline | None
+    ages: Ages
 
 
 def first(table: Table, answers: Answers = GUESSES) -> First:
@@ -29,12 +32,13 @@ def first(table: Table, answers: Answers = GUESSES) -> First:
     leaks. Raises Invalid where there is nothing to learn.
     """
     guess = decide(table, answers)
+    ages = ages_of(guess.timestamp.present if guess.timestamp else (), datetime.now(UTC))
     try:
         from penstock.client.guess import evidence
         from penstock.client.guess.proxies import given_back
     except ImportError:
         guess = doubted(guess, doubts(guess))
-        return First(written(guess, None, _LACKING), guess, None)
+        return First(written(guess, None, ages, _LACKING), guess, None, ages)
     guess = suspected(guess, evidence.leaks(guess), answers.kept)
     guess = suspected(guess, given_back(guess), answers.kept)
     guess = doubted(guess, doubts(guess))
@@ -42,4 +46,4 @@ def first(table: Table, answers: Answers = GUESSES) -> First:
     questions = {one.name: one.doubt for one in guess.inputs() if one.doubt}
     if found and questions and (certain := evidence.baseline(suspected(guess, questions, kept=()))):
         found = replace(certain, doubted=tuple(questions), with_doubted=found.mean)
-    return First(written(guess, found), guess, found)
+    return First(written(guess, found, ages), guess, found, ages)

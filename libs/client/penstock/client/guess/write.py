@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 
+from penstock.client.ages import Ages
 from penstock.client.guess import names
 from penstock.client.guess.codes import asked, gap_asked
 from penstock.client.guess.decide import Baseline, Guess
@@ -28,7 +29,7 @@ FAIR = 0.1
 """Default limit of a fairness gate."""
 
 
-def written(guess: Guess, baseline: Baseline | None, lacking: str = "") -> str:
+def written(guess: Guess, baseline: Baseline | None, ages: Ages, lacking: str = "") -> str:
     """Text of the pipeline file. `lacking`: why no leak was looked for."""
     table = guess.table
     share = f"all {table.rows:,}" if table.whole else f"{table.sampled:,} of {table.rows:,}"
@@ -43,6 +44,7 @@ def written(guess: Guess, baseline: Baseline | None, lacking: str = "") -> str:
         *_source(guess),
         *_features(guess),
         *_targets(guess),
+        *_training(ages),
         *_audit(guess, baseline),
     ]
     return "\n".join(lines) + "\n"
@@ -157,6 +159,20 @@ def _targets(guess: Guess) -> Iterator[str]:
     asked = "" if target.why == AS_SAID else f"; is it the one{f', or {others}' if others else ''}?"
     why = target.because + asked + ("" if target.task == "regression" else f" ({shares})")
     yield f"  {_quoted(one.name)}: {{from: events.{one.name}, type: {target.task}{positive}}}  # {_line(why)}"
+
+
+def _training(ages: Ages) -> Iterator[str]:
+    """The age up to which rows answer, where no row of the file is young enough by default; a comment on
+    it where most are not.
+    """
+    if not ages.said:
+        return
+    yield f"# {ages.said[0].upper()}{ages.said[1:]}."
+    if ages.all_older:
+        yield "training:"
+        yield f"  max_age: {ages.enough}  # lets them answer; lower it once newer events come"
+    else:
+        yield f"# To let them:  training: {{max_age: {ages.enough}}}"
 
 
 def _positive(value: str, one: Field) -> str:
