@@ -69,6 +69,6 @@ def test_each_gpu_is_counted_while_its_device_is_open(
     with ExitStack() as opened:
         for file in files:
             opened.enter_context(file.open("w"))
-        before, used, after = up(), spent.spent("self").gpu_s, up()
+        before, used, after = up(), spent.spent("self")["gpu_s"], up()
         assert 2 * before - 0.1 < used < 2 * after + 0.1
-    assert spent.spent("self").gpu_s == 0
+    assert spent.spent("self")["gpu_s"] == 0

@@ -21,7 +21,10 @@ from sqlalchemy import select, text, update
 
 from penstock.contracts.errors import Kind, Unavailable
 from penstock.contracts.events import Cost
-from penstock.runtime.jobs import Callbacks, Child, Jobs, OnResult, Policy, fork_server
+from penstock.runtime.jobs import fork_server
+from penstock.runtime.jobs.policy import Policy
+from penstock.runtime.jobs.process import Child
+from penstock.runtime.jobs.worker import Callbacks, Jobs, OnResult
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow
 from penstock.testing.threads import in_a_thread
@@ -270,6 +273,16 @@ async def test_a_bug_is_told_by_its_name(
     start()
     await ended(store)
     assert heard.failures == [(Kind.INTERNAL, "KeyError: 'missing'", "")]
+
+
+@pytest.mark.parametrize("package", ["pandas", "sklearn"])
+async def test_what_libraries_load_only_where_it_is_installed_no_job_loads(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path, package: str
+) -> None:
+    enqueue(store, tmp_path / "marks", ("uses", package))
+    start()
+    await ended(store)
+    assert heard.failures == [(Kind.INTERNAL, f"ModuleNotFoundError: no service uses {package}", "")]
 
 
 async def test_what_may_pass_is_tried_again(
@@ -631,7 +644,8 @@ async def test_kinds_of_one_child_share_its_fork_server_and_the_last_ends_it(
 
 SERVICE = """
     import asyncio, sys
-    from penstock.runtime.jobs import Callbacks, Child, Jobs
+    from penstock.runtime.jobs.process import Child
+    from penstock.runtime.jobs.worker import Callbacks, Jobs
     from penstock.runtime.store import Store
 
     async def main(url, path):

@@ -35,7 +35,10 @@ from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from penstock.runtime.broker import ControlPlane, Retries, Router
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.database import TRY_EVERY_S, DatabaseAway, persistently
-from penstock.runtime.jobs import Callbacks, Child, Jobs, Policy, queue
+from penstock.runtime.jobs import queue
+from penstock.runtime.jobs.policy import Policy
+from penstock.runtime.jobs.process import Child
+from penstock.runtime.jobs.worker import Callbacks, Jobs
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.outbox import Relay
 from penstock.runtime.settings import KafkaSettings

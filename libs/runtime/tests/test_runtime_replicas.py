@@ -68,7 +68,8 @@ REPLICA = """
     from sqlalchemy import func, select
     from penstock.contracts.events import AuditFailed, AuditStarted
     from penstock.runtime.broker import ControlPlane, Router
-    from penstock.runtime.jobs import Callbacks, Child, Jobs
+    from penstock.runtime.jobs.process import Child
+    from penstock.runtime.jobs.worker import Callbacks, Jobs
     from penstock.runtime.settings import KafkaSettings
     from penstock.runtime.store import Store
     from told_tables import Tables, Told

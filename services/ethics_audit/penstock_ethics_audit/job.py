@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import Invalid, NotFound, Tampered
-from penstock.contracts.events import ModelVersion
+from penstock.contracts.events import Cost, ModelVersion
 from penstock.contracts.pipeline import Audit
 from penstock.measures.groups import Grouping, compare_not_stated, divide
 from penstock.measures.scores import Scores
@@ -140,7 +140,7 @@ def _result(
         explanation=package.explanation,
         origin=package.origin,
         study=package.study,
-        cost=spent("self"),
+        cost=Cost.model_validate(spent("self")),
         software=software(),
     )
 

@@ -22,7 +22,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import build
 from penstock.modelkit.fitting import Fitting
 from penstock.runtime.child import JobContext
-from penstock.runtime.jobs import Failure
+from penstock.runtime.jobs.policy import Failure
 from penstock.testing import lending
 from penstock.testing.wait import until
 from penstock_trainer.job import run

@@ -11,7 +11,7 @@ import pytest
 from penstock.contracts.errors import Invalid, Kind
 from penstock.contracts.events import Cost
 from penstock.contracts.pipeline import Pipeline
-from penstock.runtime.jobs import Failure
+from penstock.runtime.jobs.policy import Failure
 from penstock.testing import lending
 from penstock_tuner.driver import Driver
 from penstock_tuner.pool.port import Ended, Reported

@@ -2,7 +2,9 @@
 module that calls `job_main(run)`, which forks a process for each job.
 
 Answers go as JSON lines into a pipe of their own, so a library that prints harms nothing: standard
-output is standard error here. Little is imported before the process is tied to its parent's life.
+output is standard error here. Little is imported before the process is tied to its parent's life,
+and never what no job calls: pyarrow, LightGBM and MLflow load pandas and scikit-learn where they are
+installed, a second of a processor and 80 MB.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pydantic_core import to_jsonable_python
 
 from penstock.contracts.errors import Kind, PenstockError, error_of
 from penstock.runtime.forking import STOPPED, forked, tie_to
+from penstock.runtime.loading import UNUSED, do_without
 from penstock.runtime.spent import spent
 
 # Characters of each text of an error, most of which a job reads in a file from outside: a service
@@ -164,4 +167,5 @@ if __name__ == "__main__":
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     sys.argv = [module]
     gc.disable()  # until it is a job's, as penstock.runtime.loading says
+    do_without(UNUSED | {"pandas", "sklearn"})
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -21,7 +21,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from penstock.runtime.spent import spent
+from penstock.runtime.spent import Spent, spent
 
 LONGEST_ORDER = 1 << 16
 STOPPED = 128 + signal.SIGTERM
@@ -103,11 +103,11 @@ def _become_job(server: int, errors: int, others: list[int]) -> None:
 
 def _bury(copy: int, status: int) -> None:
     """Tells how a copy ended, with the cost that the kernel knows until it has been waited for."""
-    cost = {}
+    cost: Spent | None = None
     with suppress(OSError):  # a kernel without /proc
-        cost = spent(copy).model_dump()
+        cost = spent(copy)
     _, ended = os.waitpid(copy, 0)
-    _tell(status, {"code": os.waitstatus_to_exitcode(ended), "cost": cost})
+    _tell(status, {"code": os.waitstatus_to_exitcode(ended), "cost": cost or {}})
     os.close(status)
 
 

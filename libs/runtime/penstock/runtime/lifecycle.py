@@ -20,7 +20,9 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.broker import ControlPlane, Router
 from penstock.runtime.database import persistently, watch
-from penstock.runtime.jobs import Callbacks, Child, Jobs, OnFailure, OnProgress, OnResult, Policy
+from penstock.runtime.jobs.policy import Policy
+from penstock.runtime.jobs.process import Child
+from penstock.runtime.jobs.worker import Callbacks, Jobs, OnFailure, OnProgress, OnResult
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.process import Process
 from penstock.runtime.restore import Phases, Restored

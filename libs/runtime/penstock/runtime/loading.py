@@ -33,6 +33,11 @@ def loading(without: Collection[str] = UNUSED) -> Iterator[None]:
         sys.meta_path.remove(absent)
 
 
+def do_without(names: Collection[str]) -> None:
+    """Has no import find a package of `names`, for as long as this process lives."""
+    sys.meta_path.insert(0, _Absent(names))
+
+
 class _Absent(MetaPathFinder):
     """Finder to which these packages are not installed."""
 

@@ -1,4 +1,6 @@
-"""Cost of a process so far, read from the kernel. Little is imported: a job's child uses it too."""
+"""Cost of a process so far, read from the kernel. Little is imported, no event either: each job's
+process has loaded it.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,22 @@ import re
 import resource
 from contextlib import suppress
 from pathlib import Path
-
-from penstock.contracts.events.parts import Cost
+from typing import TypedDict
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _GPU = re.compile(r"/dev/nvidia\d+")
 
 
-def spent(process: int | str) -> Cost:
+class Spent(TypedDict):
+    """Cost of a process: fields of an event's `Cost`."""
+
+    processor_s: float
+    gpu_s: float
+    peak_memory: int
+    bytes_read: int
+
+
+def spent(process: int | str) -> Spent:
     """Cost of a process, by its pid or `self`, and of those of its children that ended. Memory of
     children counts for `self` alone. Raises OSError when there is none.
     """
@@ -30,12 +40,12 @@ def spent(process: int | str) -> Cost:
         memory = max(memory, children.ru_maxrss * 1024)
     gpus = len(_gpus(folder / "fd"))
     up = float(Path("/proc/uptime").read_text().split()[0]) if gpus else began
-    return Cost(
-        processor_s=round(processor, 6),
-        gpu_s=round(gpus * (up - began), 3),
-        peak_memory=memory,
-        bytes_read=_number(folder / "io", "rchar"),
-    )
+    return {
+        "processor_s": round(processor, 6),
+        "gpu_s": round(gpus * (up - began), 3),
+        "peak_memory": memory,
+        "bytes_read": _number(folder / "io", "rchar"),
+    }
 
 
 def _number(file: Path, key: str) -> int:

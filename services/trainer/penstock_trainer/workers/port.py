@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from penstock.modelkit.family import Epoch
-from penstock.runtime.jobs import Failure
+from penstock.runtime.jobs.policy import Failure
 
 
 @dataclass(frozen=True)

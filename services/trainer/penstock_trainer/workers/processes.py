@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 from penstock.modelkit.family import Epoch
-from penstock.runtime.jobs import Failure
 from penstock.runtime.jobs.fork_server import ForkServer
 from penstock.runtime.jobs.forked_process import ForkedProcess
-from penstock.runtime.jobs.policy import how_it_died
+from penstock.runtime.jobs.policy import Failure, how_it_died
 from penstock_trainer.workers.port import Ended, Measured, Order
 
 LOOK_S = 0.2

@@ -27,7 +27,7 @@ from penstock.contracts.errors import Unavailable
 from penstock.modelkit.family import Epoch, write_whole
 from penstock.modelkit.meeting import reserved
 from penstock.runtime.child import error_said
-from penstock.runtime.jobs import Failure
+from penstock.runtime.jobs.policy import Failure
 from penstock.runtime.marked import own_folder
 from penstock.runtime.ray_cluster import RayCluster
 from penstock_trainer.workers.port import Ended, Measured, Order

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from penstock.contracts.events import Cost
 from penstock.contracts.pipeline import Pipeline
-from penstock.runtime.jobs import Failure
+from penstock.runtime.jobs.policy import Failure
 from penstock_tuner.trials.measured import Measured
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.runtime.jobs import Failure
 from penstock.runtime.jobs.forked_process import ForkedProcess
+from penstock.runtime.jobs.policy import Failure
 from penstock_tuner.pool.port import Ended
 
 

@@ -16,9 +16,8 @@ from typing import Any
 
 from penstock.contracts.errors import Conflict, Kind
 from penstock.contracts.pipeline import Pipeline
-from penstock.runtime.jobs import Failure
 from penstock.runtime.jobs.fork_server import ForkServer
-from penstock.runtime.jobs.policy import how_it_died
+from penstock.runtime.jobs.policy import Failure, how_it_died
 from penstock.runtime.marked import MARK, sweep
 from penstock_tuner.pool.port import Ended, Reported
 from penstock_tuner.pool.process import TrialProcess
@@ -29,7 +28,7 @@ LOOK_S = 0.05  # between two looks at what trials hold
 GONE_S = 5.0  # for killed processes to be gone
 MB = 1e6
 FAMILIES = "penstock.modelkit.families."
-USUAL = ("pyarrow.compute", "pandas")  # pyarrow imports them with the first numbers that are read
+USUAL = ("pyarrow.compute",)  # pyarrow imports it with the first numbers that are read
 
 
 class ProcessPool:

@@ -21,7 +21,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from penstock.contracts.errors import Conflict, Kind
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.child import error_said
-from penstock.runtime.jobs import Failure
+from penstock.runtime.jobs.policy import Failure
 from penstock.runtime.marked import MARK, own_folder
 from penstock.runtime.ray_cluster import RayCluster
 from penstock_tuner.pool.port import Ended, Reported

@@ -56,15 +56,15 @@ def measure(
         metrics={
             **_together(pipeline, fits, scores),
             "latency_us": _latency_us(own.model, rows.validation.rows),
-            "processor_s": cost.processor_s,
+            "processor_s": cost["processor_s"],
             **({"members": len(model.used)} if isinstance(model, TrainedEnsemble) else {}),
         },
         losses=losses_by_group(scores, entities_of(parts)),
         weights=model.digest(),
         epochs=len(model.history),
         seconds=round(time.monotonic() - began, 3),
-        processor_s=cost.processor_s,
-        memory=cost.peak_memory,
+        processor_s=cost["processor_s"],
+        memory=cost["peak_memory"],
     )
 
 

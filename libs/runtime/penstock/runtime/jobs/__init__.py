@@ -5,20 +5,6 @@ child says: each message in one transaction with the events that follow from it 
 whose result was applied never runs again; one whose child crashed, or whose service died, does, as
 often as `policy` allows.
 
-The child's side is `penstock.runtime.child`, which imports nothing of this.
+The child's side is `penstock.runtime.child`, which imports nothing of this. Jobs that have child
+processes of their own import `policy`, `fork_server` and `forked_process`, and no database with them.
 """
-
-from penstock.runtime.jobs.policy import Failure, Policy
-from penstock.runtime.jobs.process import Child
-from penstock.runtime.jobs.worker import Callbacks, Jobs, OnFailure, OnProgress, OnResult
-
-__all__ = [
-    "Callbacks",
-    "Child",
-    "Failure",
-    "Jobs",
-    "OnFailure",
-    "OnProgress",
-    "OnResult",
-    "Policy",
-]

@@ -132,7 +132,7 @@ class JobProcess:
         """Reads what it has used so far, and returns the cost."""
         with contextlib.suppress(OSError):  # it is gone, or the kernel has no /proc
             if self.pid is not None:
-                self._know(spent(self.pid))
+                self._know(Cost.model_validate(spent(self.pid)))
         return self.cost
 
     async def ended(self, within: float | None) -> int:
