@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.process("unhurried")
+
 PROGRAMS = """
 import pytest
 
@@ -105,9 +109,10 @@ def test_a_second_stack_has_a_worker_of_its_own(tmp_path: Path) -> None:
 
 def test_a_third_worker_waits_for_kafka_and_a_fourth_gives_way(tmp_path: Path) -> None:
     told = "import os\n" + SHARING.replace("__name__", 'f"{__name__} {os.nice(0)}"')
-    kinds = {"kafka": "abc", "process": "klm", 'process("unhurried")': "op", "none": "uvwxyz"}
+    both = "kafka, pytest.mark.process"
+    kinds = {"kafka": "ab", both: "c", "process": "klm", 'process("unhurried")': "op", "none": "uvwxyz"}
     for mark, names in kinds.items():
-        marked = "" if mark == "none" else f"\npytestmark = pytest.mark.{mark}\n"
+        marked = "" if mark == "none" else f"\npytestmark = [pytest.mark.{mark}]\n"
         for name in names:
             (tmp_path / f"test_{name}.py").write_text(told + marked)
     said = run(tmp_path, "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")
@@ -116,9 +121,11 @@ def test_a_third_worker_waits_for_kafka_and_a_fourth_gives_way(tmp_path: Path) -
     usual = os.nice(0)
     unbound = {*kinds["none"], *kinds['process("unhurried")']}
     third = list(dict.fromkeys(file[-1] for worker, file, _ in lines if worker == "gw2"))
-    own = [name for name in third if name in kinds["kafka"]]
+    own = [name for name in third if name in "abc"]
     assert own
     assert third == own + sorted(set(third) - set(own)), "a broker that has ended is not asked again"
+    first = {worker: file[-1] for worker, file, _ in reversed(lines)}
+    assert {first["gw0"], first["gw1"]} == {"k", "l"}, "they leave the broker to the third"
     fourth = {file[-1] for worker, file, _ in lines if worker == "gw3"}
     assert fourth
     assert fourth <= unbound

@@ -3,8 +3,8 @@ that share a running stack go to one worker: those marked `stack` to one, those 
 `stack("failures")` to another, with a stack of its own. What takes long begins first.
 
 Two workers wait for programs a third of the time. Meanwhile a third one runs what needs a broker
-and mostly waits, and a fourth, of lower priority, what no clock bounds: tests without such a mark, and
-those of files marked `process("unhurried")`.
+and mostly waits: one broker serves all of it. A fourth, of lower priority, runs what no clock
+bounds: tests without such a mark, and those of files marked `process("unhurried")`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from itertools import chain
+from itertools import chain, filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 STACKS = ("stack", "compose")  # marks of what shares a session's stack, and fixtures that bring it up
-LONG = (*STACKS, "process", "kafka", "slow")  # marks, what begins first
+LONG = (*STACKS, "kafka", "process", "slow")  # marks, what begins first
 HURRIED = frozenset(LONG) - {"slow"}  # marks of what may have bounds in seconds
 NEEDED = pytest.StashKey[frozenset[str]]()  # fixtures that a test or one after it may use
 PATIENT, GENTLE = "gw2", "gw3"  # the third worker and the fourth
@@ -36,8 +36,8 @@ MARKED = re.compile(r'^pytestmark = .*?pytest\.mark\.(?:stack|compose)\b(?:\("\w
 class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
     """The scheduler of `--dist loadfile`, with the files that share a stack as one. The fourth worker
     takes those that no clock bounds, from the end, and stops when there are none left. The third
-    takes files marked `kafka` and not `process`, then what is left, in its order: what `while_needed`
-    has ended is not begun again.
+    takes files marked `kafka`, then what is left, in its order: what `while_needed` has ended is not
+    begun again. The others leave those to it for as long as there is something else.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -58,12 +58,13 @@ class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no t
     def _next_for(self, node: WorkerController) -> str | None:
         """The file that this worker takes next, or the shared stack."""
         left: list[str] = list(self.workqueue)
+        others = chain(filterfalse(self._waits_for_kafka, left), left)
         kafka, unhurried = filter(self._waits_for_kafka, left), filter(self._is_unhurried, reversed(left))
-        wanted = {PATIENT: chain(kafka, left), GENTLE: unhurried}.get(node.gateway.id, left)
+        wanted = {PATIENT: chain(kafka, left), GENTLE: unhurried}.get(node.gateway.id, others)
         return next(iter(wanted), None)
 
     def _waits_for_kafka(self, scope: str) -> bool:
-        return self._marks(scope) & {*STACKS, "process", "kafka"} == {"kafka"}
+        return self._marks(scope) & {*STACKS, "kafka"} == {"kafka"}
 
     def _is_unhurried(self, scope: str) -> bool:
         return not self._marks(scope) & HURRIED or is_unhurried(self.config.rootpath / scope)
