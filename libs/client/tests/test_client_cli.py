@@ -400,6 +400,43 @@ def test_init_says_what_it_doubts_and_that_rows_are_few(tmp_path: Path) -> None:
     assert (tmp_path / "a.yaml").read_text().count("when is it known?") == 7
 
 
+@pytest.mark.parametrize("option", ["--to", "--report"])
+def test_where_no_file_can_be_written_is_said_before_any_work(tmp_path: Path, option: str) -> None:
+    data = tmp_path / "no data that anybody reads.csv"
+    for place, said in (("nowhere/a.yaml", "no such folder. Make it"), ("", "is a folder")):
+        done = runner.invoke(app, ["init", "--from", str(data), option, str(tmp_path / place)])
+        assert done.exit_code == 2, done.output
+        assert said in " ".join(done.output.split()) or "exists" in done.output
+
+
+def test_a_file_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "a.yaml"))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    command = ["init", "--from", str(_loans(tmp_path)), "--to", str(tmp_path / "a.yaml")]
+    done = runner.invoke(app, command)
+    assert (done.exit_code, "Traceback" in done.output) == (1, False)
+    assert "a.yaml: No space left on device" in "".join(done.output.split("\n"))
+
+
+def test_the_page_on_ones_data_is_ones_own(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("of before")
+    page.chmod(0o644)
+    data, out = str(_loans(tmp_path)), str(tmp_path / "a.yaml")
+    done = runner.invoke(app, ["init", "--from", data, "--to", out, "--report", str(page)])
+    assert done.exit_code == 0, done.output
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def _loans(folder: Path) -> Path:
+    path = folder / "loans.csv"
+    path.write_bytes(b"x,y\n" + b"".join(b"%d,%s\n" % (n * 7 % 30, b"ny"[n % 2 :][:1]) for n in range(40)))
+    return path
+
+
 def test_init_says_what_its_guess_still_lacks(tmp_path: Path) -> None:
     data, out = tmp_path / "data.csv", tmp_path / "pipeline.yaml"
     data.write_text(

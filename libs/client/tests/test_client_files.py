@@ -118,8 +118,9 @@ def test_a_file_that_is_not_what_its_name_says_is_refused_in_a_sentence(
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.csv").mkdir()
-    with pytest.raises(Invalid, match="cannot be read: Is a directory"):
-        list(rows(tmp_path / "a.csv"))
+    for folder in (tmp_path / "a.csv", tmp_path):
+        with pytest.raises(Invalid, match=r"is a folder\. Name a file in it"):
+            list(rows(folder))
 
 
 def test_a_csv_row_with_too_many_cells_says_which_line(tmp_path: Path) -> None:

@@ -150,6 +150,14 @@ def test_columns_that_do_not_fit_are_named(file: Path) -> None:
     )
 
 
+def test_a_column_that_is_read_and_not_there_is_warned_of(file: Path) -> None:
+    data = file.with_suffix(".csv")
+    data.write_text("id,at,sex,age,bad\n" + "1,2026-01-31T00:00:00Z,f,20,yes\n" * 20)
+    done = CliRunner().invoke(app, ["validate", str(file), "--against", str(data)])
+    assert "column `income` is not in the file: it is a feature, and each row would lack it" in done.output
+    assert "--without income" in done.output
+
+
 def test_inputs_that_give_a_protected_column_back_are_warned_of(file: Path) -> None:
     data = file.with_suffix(".csv")
     lines = (

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from penstock.client.checks import check
+from penstock.client.checks import check, complete, lacking
 from penstock.client.files import rows
 from penstock.contracts.errors import Invalid
+from penstock.contracts.load import read
 from penstock.contracts.pipeline import Source
 
 DECLARED = {
@@ -102,3 +103,50 @@ def test_a_numbered_row_is_a_repeat_whatever_file_it_comes_from(tmp_path: Path) 
     ids = [[row["id"] for row in rows(path, source) if not isinstance(row, bytes)] for path in (table, text)]
     assert ids[0] == ids[1]
     assert len(set(ids[0])) == 2
+
+
+LOANS = read("""\
+version: 1
+pipeline: loans
+entities: {loan: {key: id}}
+sources:
+  events:
+    entity: loan
+    id: id
+    timestamp: at
+    fields:
+      ltv: {type: number, from: "Loan / value"}
+      income: {type: number}
+      sex: {type: category, protected: true}
+      note: {type: text, personal: true}
+      bad: {type: boolean}
+targets: {bad: {from: events.bad, type: binary}}
+audit: {groups: {sex: {}}}
+""")
+
+
+@pytest.mark.parametrize(
+    ("header", "lacks"),
+    [
+        ("id,at,Loan / value,income,sex,note,bad", []),
+        ("id,at,Loan / value,income,sex", []),
+        ("id,at,income,sex,note,bad", ["Loan / value"]),
+        ("id,at,Loan / value,note,bad", ["income", "sex"]),
+    ],
+)
+def test_a_table_without_a_column_that_is_read_is_published_only_where_somebody_says_so(
+    tmp_path: Path, header: str, lacks: list[str]
+) -> None:
+    """Its rows would keep their ids: the right file, published afterwards, would change nothing."""
+    path = tmp_path / "loans.csv"
+    path.write_text(f"{header}\n" + ",".join("1" for _ in header.split(",")) + "\n")
+    found = [row for row in rows(path, LOANS.sources["events"]) if not isinstance(row, bytes)]
+    assert sorted(lacking(found, LOANS, "events")) == sorted(lacks)
+    complete(path, found, LOANS, "events", without=lacks)
+    complete(path.with_suffix(".jsonl"), found, LOANS, "events", without=())
+    if lacks:
+        with pytest.raises(Invalid) as caught:
+            complete(path, found, LOANS, "events", without=lacks[:-1])
+        role = "a group of the audit" if lacks[-1] == "sex" else "a feature"
+        assert f"column `{lacks[-1]}` is not in the file: it is {role}" in str(caught.value)
+        assert f"--without {lacks[-1]}" in str(caught.value).replace("'", "")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NewType
 
 from penstock.client.declared import Row, columns_of
+from penstock.client.files import JSON_LINES
 from penstock.contracts.dataplane import zoneless
 from penstock.contracts.errors import Invalid
-from penstock.contracts.pipeline import Source, SourceField
+from penstock.contracts.pipeline import Pipeline, Source, SourceField
 from penstock.contracts.rules import nearest
 
 Misfit = NewType("Misfit", str)
@@ -59,6 +61,43 @@ def compared(rows: Sequence[Row], source: Source, key: str) -> Iterator[Misfit]:
             " as in UTC"
         )
     yield from _wrong_types(rows, source)
+
+
+def lacking(rows: Sequence[Row], pipeline: Pipeline, source: str) -> dict[str, str]:
+    """Columns that no row has though the model or the audit reads them, each with a sentence on it."""
+    declared, here = pipeline.sources[source], set().union(*(row.keys() for row in rows))
+    named = {name: column for column, name in columns_of(declared, pipeline.key).items()}
+    read = {pipeline.reference(group): "a group of the audit" for group in pipeline.audit.groups}
+    read |= {one.source_field: "a feature" for one in pipeline.resolved_features().values()}
+    if weight := pipeline.training.sample_weight:
+        read[weight] = "the rows' weight"
+    absent = {
+        named.get(name, name): why
+        for name in declared.fields
+        if (why := read.get(f"{source}.{name}")) and name not in here
+    }
+    return {
+        column: f"column `{column}` is not in the file: it is {why}, and each row would lack it"
+        for column, why in absent.items()
+        if rows
+    }
+
+
+def complete(
+    path: Path, rows: Sequence[Row], pipeline: Pipeline, source: str, without: Sequence[str]
+) -> None:
+    """Raises Invalid where a table lacks a column that is read, and is not to be published `without` it.
+    A JSON line may leave out what is missing.
+    """
+    found = {} if path.suffix.lower() in JSON_LINES else lacking(rows, pipeline, source)
+    said = [why for column, why in found.items() if column not in without]
+    if said:
+        flags = " ".join(f"--without {shlex.quote(column)}" for column in found)
+        raise Invalid(
+            "\n  ".join(["nothing published:", *said]),
+            where=str(path),
+            remedy=f"Add it: rows published again under their ids change nothing. Or publish so: {flags}",
+        )
 
 
 def _wrong_types(rows: Sequence[Row], source: Source) -> Iterator[Misfit]:

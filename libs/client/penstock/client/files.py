@@ -37,6 +37,8 @@ def rows(
     """
     if not path.exists():
         raise NotFound("no such file", where=str(path))
+    if path.is_dir():
+        raise Invalid("is a folder", where=str(path), remedy="Name a file in it")
     try:
         found = _rows(path, encoding, progress)
         yield from declared(found, source, textual=is_csv(path)) if source else found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,8 +31,8 @@ def against(
     pipeline: Pipeline, data: Path, source: str | None, encoding: str | None, *, quiet: bool
 ) -> Prospect:
     """Compares a file with a source, by default the target's. Prints what does not fit and ends with 2;
-    else reads all its rows, and warns where most are old. Raises NotFound, and Invalid where it cannot
-    be read.
+    else reads all its rows, and warns of columns that it lacks, and where most rows are old. Raises
+    NotFound, and Invalid where it cannot be read.
     """
     source = source or pipeline.target.source_field.partition(".")[0]
     if source not in pipeline.sources:
@@ -52,6 +53,8 @@ def against(
     ages = Ages(pipeline.training.max_age, datetime.now(UTC))
     read = ages.of(itertools.chain(first, found), declared.timestamp)
     seen = prospect(pipeline, source, _told(read, data, quiet=quiet))
+    for column, lacks in checks.lacking(looked_at, pipeline, source).items():
+        _warn(f"{data}: {lacks}; `publish` asks for `--without {shlex.quote(column)}` then")
     for old in advice(ages, pipeline, source):
         _warn(f"{data}: {old}")
     return seen

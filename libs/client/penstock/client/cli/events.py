@@ -39,6 +39,9 @@ def publish(
     max_rejects: Annotated[float, typer.Option(help="Share of rejects from which it fails.")] = 0.05,
     encoding: Annotated[str | None, typer.Option(help="Of a CSV file that is not UTF-8, as cp1252.")] = None,
     site: Annotated[str, typer.Option(help="host:port of a site that takes them instead.")] = "",
+    without: Annotated[
+        list[str] | None, typer.Option(help="A column that the file lacks, though the model reads it.")
+    ] = None,
     as_json_: AsJson = False,
 ) -> None:
     """Publish a file's rows as events.
@@ -61,6 +64,8 @@ def publish(
         ages = Ages(spec.training.max_age, datetime.now(UTC))
         if declared:
             checks.check(file, first, declared, spec.key)
+            whole = [row for row in first if not isinstance(row, bytes)]
+            checks.complete(file, whole, spec, source, without or ())
             sent = ages.of(sent, declared.timestamp)
         published, told = _sent(penstock, spec.pipeline, source, file.name, sent, quiet=as_json_)
     lines = said(published, told, spec, source, first, ages)

@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from penstock.client.cli.output import EXIT_USAGE, AsJson, console, fail, progress, show
+from penstock.client.cli.output import (
+    EXIT_USAGE,
+    AsJson,
+    console,
+    fail,
+    progress,
+    show,
+    writable,
+    write_privately,
+)
 from penstock.client.guess.decide import Answers
 from penstock.client.guess.fields import Field
 from penstock.client.guess.infer import First, first
@@ -48,13 +57,16 @@ def init(
     """
     if to.exists():
         fail(f"{to} exists; choose another name with --to", EXIT_USAGE)
+    for path in (to, report):
+        if path:
+            writable(path)
     table = _read(source, encoding, quiet=as_json_)
     found = first(table, Answers(target=target))
     if not (yes or as_json_) and answers_come():
         found = first(table, _asked(found))
     to.write_text(found.text, encoding="utf-8")
     if report:
-        report.write_text(page(found), encoding="utf-8")
+        write_privately(report, page(found).encode())
     lacks: list[str] = []
     try:
         read(found.text, str(to))

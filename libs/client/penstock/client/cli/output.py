@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 import webbrowser
@@ -33,7 +34,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from penstock.client.settings import ClientSettings
-from penstock.contracts.errors import TREATMENTS, PenstockError
+from penstock.contracts.errors import TREATMENTS, Invalid, PenstockError
 
 # A program or a file reads on where there is no terminal to ask for its columns.
 WIDE = None if sys.stdout.isatty() else 200
@@ -88,6 +89,10 @@ class Reporting(TyperGroup):
                 for one in error.errors()
             )
             fail("; ".join(said), EXIT_USAGE)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            fail(f"{error.filename}: {error.strerror}")
         except KeyboardInterrupt:
             fail("stopped by hand", 130)
 
@@ -107,10 +112,25 @@ def show(value: Any, *said: RenderableType, as_json: bool) -> None:
         console.print(one)
 
 
+def writable(path: Path) -> Path:
+    """The path, before anything is worked out for it. Raises Invalid where no file can be written."""
+    if not path.parent.is_dir():
+        raise Invalid("there is no such folder", where=str(path.parent), remedy="Make it, or name another")
+    if path.is_dir():
+        raise Invalid("is a folder", where=str(path), remedy="Name a file in it")
+    return path
+
+
+def write_privately(path: Path, page: bytes) -> None:
+    """Writes a page with figures of people, which only its owner may read."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
+        os.fchmod(opened.fileno(), 0o600)  # one that was there before, too
+        opened.write(page)
+
+
 def write_page(path: Path, page: bytes, *, open_: bool) -> None:
     """Writes a page for people, which only its owner may read, and tells where it lies."""
-    path.touch(mode=0o600)  # figures of people's groups
-    path.write_bytes(page)
+    write_privately(path, page)
     console.print(f"wrote {path} ({len(page) // 1024} KiB)")
     if open_:
         webbrowser.open(path.resolve().as_uri())
