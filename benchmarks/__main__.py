@@ -1,8 +1,9 @@
 """`make bench`: every figure that is promised, measured on this machine now, beside its baseline, and
 written into its block of docs/performance.md. `make bench OF="audits online"`: those parts alone.
 
-All of it takes about an hour on two cores, and some hours more where nothing is kept of earlier
-searches. Nothing else should run meanwhile. A miss is written down as one.
+All of it takes about an hour on two cores, during which nothing else should run. A miss is written
+down as one. `picks` and `search` take hours: what their scripts found in earlier runs is judged here,
+and nothing is run; by themselves they go on where they were.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.page import table, with_block
-from benchmarks.parts import ALONE, DEMO, KEPT, ON_THE_DEMO, PARTS, TESTS, Part
+from benchmarks.parts import ALONE, DEMO, ON_THE_DEMO, PARTS, TESTS, Part
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -85,11 +86,7 @@ def on_the_demo(chosen: Sequence[str]) -> Iterator[tuple[Part, Any]]:
 def run(part: Part, *arguments: str) -> Any:
     """Runs a part's script, as often as it wants, and returns what it found."""
     say(part.name.replace("_", " "))
-    kept = ROOT / ".cache" / "bench"
-    kept.mkdir(parents=True, exist_ok=True)
-    found = [
-        script(part.name, *(one.replace(KEPT, str(kept)) for one in own), *arguments) for own in part.runs
-    ]
+    found = [script(part.name, *own, *arguments) for own in part.runs]
     return found[0] if len(found) == 1 else {key: value for one in found for key, value in one.items()}
 
 

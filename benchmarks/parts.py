@@ -27,8 +27,8 @@ class Part:
 
 DEMO = Part("demo", stack.of_demo)
 TESTS = Part("tests", stack.of_tests)
-KEPT = "{kept}"
-"""Folder of what searches have found: none of their trials is run twice."""
+KEPT = (("--only-kept",),)
+"""Judges what the script's own runs, hours of them, have found."""
 
 ON_THE_DEMO = (
     Part("idle", stack.of_idle, stack.each_program),
@@ -61,7 +61,7 @@ ALONE = (
     Part("studies", tuning.of_studies, runs=((), ("--ray",))),
     Part("workers", tuning.of_workers, runs=((), ("--ray",))),
     Part("auto_workers", tuning.of_auto, tuning.each_auto),
-    Part("search", tuning.of_searches, runs=((f"{KEPT}/search.jsonl",),)),
-    Part("picks", tuning.of_picks),
+    Part("search", tuning.of_searches, runs=KEPT),
+    Part("picks", tuning.of_picks, runs=KEPT),
 )
 PARTS = {part.name: part for part in (DEMO, *ON_THE_DEMO, *ALONE, TESTS)}

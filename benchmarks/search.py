@@ -1,14 +1,17 @@
-"""Quality of the searches on trials that are really trained: `python benchmarks/search.py KEPT`.
+"""Quality of the searches on trials that are really trained: `python benchmarks/search.py`.
 
-The first split of credit-risk, the default space, no folds. `--pool` random trials are run once;
-what random searches would have found is drawn from them. The other searches are run with `--seeds`
-seeds each. Every trial stays in the file KEPT by its choices, and none is run twice: a run that was
-broken off goes on where it was.
+The first split of credit-risk, the default space, no folds; of the training rows `--rows`, so that a
+trial takes half a second. `--pool` random trials are run once; what random searches would have found
+is drawn from them. The other searches are run with `--seeds` seeds each. What a trial measured stays
+in a file of lines, search.jsonl beside this one, by a digest of its choices, and none is run twice: a
+run that was broken off goes on where it was. A change to how a trial is trained makes the lines
+worthless: delete them then.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import tempfile
@@ -38,6 +41,10 @@ TWO = {
     "objectives": {"quality": "1 - auroc", "fairness": "equalized_odds_difference.age"},
     "choose": {"type": "knee"},
 }
+MEASURED = ("train_loss", "validation_loss", "auroc", "equalized_odds_difference.age")
+"""What the objectives are made of; with six digits, so that a study is the same when it is heard again."""
+KEPT = Path(__file__).with_suffix(".jsonl")
+ROWS = 1_000
 DRAWS = 2_000
 WEIGHTS = 51  # of both losses in ONE together: figures are in the unit of a loss
 MUST_DIFFERENCE, MUST_AREA = 0.0004, 0.95
@@ -48,24 +55,31 @@ Metrics = dict[str, float]
 
 
 class Kept:
-    """Metrics of trials by their choices, None of failed ones, in a file of lines."""
+    """Metrics of trials, None of failed ones, in a file of lines by a digest of rows and choices."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, rows: int) -> None:
+        self._path, self._rows = path, rows
         lines = path.read_text().splitlines() if path.exists() else []
-        self._known: dict[str, Metrics | None] = dict(map(json.loads, lines))
+        self._known: dict[str, list[float] | None] = dict(map(json.loads, lines))
 
     def __contains__(self, choices: Choices) -> bool:
-        return json.dumps(choices, sort_keys=True) in self._known
+        return self._name(choices) in self._known
 
     def __getitem__(self, choices: Choices) -> Metrics | None:
-        return self._known[json.dumps(choices, sort_keys=True)]
+        values = self._known[self._name(choices)]
+        return None if values is None else dict(zip(MEASURED, values, strict=True))
 
     def add(self, choices: Choices, metrics: Metrics | None) -> None:
-        line = json.dumps(choices, sort_keys=True), metrics
+        whole = metrics is not None and metrics.keys() >= {*MEASURED}
+        values = [round(metrics[name], 6) for name in MEASURED] if metrics and whole else None
+        line = self._name(choices), values
         self._known |= [line]
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+    def _name(self, choices: Choices) -> str:
+        said = json.dumps([self._rows, choices], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -109,8 +123,21 @@ class Study:
         ]
 
 
-def run(studies: Sequence[Study], rows: int, pool: ProcessPool, kept: Kept) -> None:
-    """Runs the studies side by side, one trial of each at a time."""
+def run(studies: Sequence[Study], kept: Kept, chosen: argparse.Namespace) -> None:
+    """Runs one study after the other, as many of them side by side as trials run at once."""
+    with tempfile.TemporaryDirectory() as scratch:
+        loans(Path(scratch), chosen.rows)
+        work = Workbench(folder=Path(scratch, "work"))
+        parts = [Path(scratch, f"{part}.parquet") for part in ("train", "validation")]
+        work.fill(*parts, studies[0].pipeline, folds=1)
+        pool = ProcessPool(work, at_once=chosen.at_once)
+        try:
+            search(studies, pool, kept, chosen.rows)
+        finally:
+            pool.close()
+
+
+def search(studies: Sequence[Study], pool: ProcessPool, kept: Kept, rows: int) -> None:
     waiting, running = list(studies), dict[int, tuple[Study, Choices]]()
     started = 0
     while waiting or running:
@@ -126,23 +153,23 @@ def run(studies: Sequence[Study], rows: int, pool: ProcessPool, kept: Kept) -> N
             if isinstance(word, Ended):
                 study, choices = running.pop(word.number)
                 kept.add(choices, word.measured.metrics if word.measured else None)
-                waiting.append(study)
+                waiting.insert(0, study)
                 print(f"\r{started} trials", end="", file=sys.stderr)
 
 
-def loans(folder: Path) -> int:
-    """Writes train and validation part of the first split, with the group of each row; returns rows to
-    train on.
+def loans(folder: Path, rows: int) -> None:
+    """Writes train and validation part of the first split, with the group of each row; of the training
+    rows the first so many, which are drawn as the split is.
     """
     data = quality.credit_risk()
     _, parts = next(quality.splits(len(data.features), 1))
+    parts = {"train": parts["train"][:rows], "validation": parts["validation"]}
     quality.write(data, parts, folder)
     applications, _ = quality.module("credit-risk").loans()
-    for part in ("train", "validation"):
+    for part in parts:
         path = folder / f"{part}.parquet"
         group = pa.array(applications["age"].to_numpy(dtype=float)[parts[part]])
         pq.write_table(pq.read_table(path).append_column("__group_age", group), path)
-    return len(parts["train"])
 
 
 # -- figures -----------------------------------------------------------------------------------------
@@ -154,12 +181,11 @@ def lowest(tried: Sequence[Tried]) -> float:
 
 def area(tried: Sequence[Tried], worst: Sequence[float]) -> float:
     """Hypervolume of two objectives below `worst`."""
-    corners = sorted(one.values for one in front(tried) if one.values)
-    heights = [worst[1], *(corner[1] for corner in corners)]
-    return sum(
-        max(0.0, worst[0] - corner[0]) * max(0.0, height - corner[1])
-        for corner, height in zip(corners, heights, strict=False)
-    )
+    found, height = 0.0, worst[1]
+    for first, second in sorted(one.values for one in front(tried) if one.values):
+        found += max(0.0, worst[0] - first) * max(0.0, height - second)
+        height = min(height, second)
+    return found
 
 
 def drawn(pool: Sequence[Tried], size: int, judge: Callable[[Sequence[Tried]], float]) -> Any:
@@ -178,27 +204,39 @@ def bound(found: Sequence[float], random: Any) -> float:
 def figure(kind: str, pool: Study, studies: Sequence[Study]) -> dict[str, Any]:
     """One search against random searches of as many trials."""
     size = studies[0].trials
+    told: dict[str, Any] = {"search": kind, "trials": size, "seeds": len(studies), "pool": len(pool.tried)}
     if kind == "genetic":
-        known = pool.judged(TWO)
-        worst = np.max([one.values for one in known], axis=0)
-        found = [area(study.tried, worst) for study in studies]
-        random = drawn(known, size, lambda tried: area(tried, worst))
-        measured = float(np.mean(found) / random.mean())
-        kept, won = measured >= MUST_AREA, np.less.outer(random, found).mean()
-    else:
-        found = [lowest(study.tried) for study in studies]
-        random = drawn(pool.judged(ONE), size, lowest)
-        measured = bound(found, random)
-        kept, won = measured <= MUST_DIFFERENCE, np.greater.outer(random, found).mean()
-    return {
-        "search": kind,
-        "trials": size,
-        "seeds": len(studies),
+        return told | of_fronts(pool.judged(TWO), [study.tried for study in studies])
+    found = [lowest(study.tried) for study in studies]
+    random = drawn(pool.judged(ONE), size, lowest)
+    measured = bound(found, random)
+    return told | {
         "mean": float(np.mean(found)),
         "random": float(random.mean()),
         "measured": measured,
+        "won": float(np.greater.outer(random, found).mean()),
+        "kept": measured <= MUST_DIFFERENCE,
+    }
+
+
+def of_fronts(known: Sequence[Tried], searched: Sequence[Sequence[Tried]]) -> dict[str, Any]:
+    """Hypervolumes below the worst values of all random trials; `inner`: the ratio of those below the
+    worst values of these trials' front, which tells fronts apart that are nearly as good.
+    """
+    size, ratios = len(searched[0]), []
+    for among in (known, front(known)):
+        worst = np.max([one.values for one in among], axis=0)
+        found = [area(tried, worst) for tried in searched]
+        random = drawn(known, size, lambda tried, worst=worst: area(tried, worst))
+        ratios.append((np.mean(found), random.mean(), np.less.outer(random, found).mean()))
+    (mean, chance, won), (inner, inner_chance, _) = ratios
+    return {
+        "mean": float(mean),
+        "random": float(chance),
+        "measured": float(mean / chance),
+        "inner": float(inner / inner_chance),
         "won": float(won),
-        "kept": bool(kept),
+        "kept": bool(mean / chance >= MUST_AREA),
     }
 
 
@@ -206,7 +244,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kept", type=Path)
+    parser.add_argument("--kept", type=Path, default=KEPT, help="file of what trials measured")
+    parser.add_argument("--rows", type=int, default=ROWS, help="to train on")
     parser.add_argument("--pool", type=int, default=400)
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--front", type=int, default=80, help="trials of a search with two objectives")
@@ -214,7 +253,9 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="one line, and no exit code for a miss")
     parser.add_argument("--only", nargs="*", default=["tpe", "evolution", "genetic"])
+    parser.add_argument("--only-kept", action="store_true", help="run nothing, judge what the file has")
     chosen = parser.parse_args()
+    kept = Kept(chosen.kept, chosen.rows)
     spec = read_data((quality.EXAMPLES / "credit-risk" / "pipeline.yaml").read_text())
 
     def study(kind: str, trials: int, seed: int) -> Study:
@@ -229,22 +270,15 @@ def main() -> None:
         ]
         for kind in chosen.only
     }
-    with tempfile.TemporaryDirectory() as scratch:
-        rows = loans(Path(scratch))
-        parts = [Path(scratch, f"{part}.parquet") for part in ("train", "validation")]
-        work = Workbench(folder=Path(scratch, "work"))
-        work.fill(*parts, pool.pipeline, folds=1)
-        trials = ProcessPool(work, at_once=chosen.at_once)
-        try:
-            run(
-                [pool, *(one for studies in searched.values() for one in studies)],
-                rows,
-                trials,
-                Kept(chosen.kept),
-            )
-        finally:
-            trials.close()
-    found = [figure(kind, pool, studies) for kind, studies in searched.items()]
+    if not chosen.only_kept:
+        # Seed by seed, so that a run that is broken off has measured each search.
+        run([pool, *(one for seed in zip(*searched.values(), strict=True) for one in seed)], kept, chosen)
+    pool.next(kept)
+    found = []
+    for kind, studies in searched.items():
+        ended = [one for one in studies if one.next(kept) is None]
+        if len(ended) > 1:
+            found.append(figure(kind, pool, ended))
     print(json.dumps(found, indent=None if chosen.json else 1))
     sys.exit(0 if chosen.json or all(row["kept"] for row in found) else 1)
 

@@ -98,13 +98,15 @@ def of_searches(found: list[dict[str, Any]]) -> Iterator[Figure]:
     """
     for row in found:
         several = row["search"] == "genetic"
-        won = f"{row['seeds']} seeds, {row['won']:.0%} of pairs won"
+        said = f"{row['mean']:.4f} − {row['random']:.4f}, {row['measured']:+.4f}"
+        if several:
+            said = f"{row['measured']:.2f} × (of the front of all random ones {row['inner']:.2f} ×)"
         yield Figure(
-            f"{row['search']}, {row['trials']} trials, against as many random ones:"
+            f"{row['search']}, {row['trials']} trials, against as many drawn from {row['pool']} random ones:"
             f" {'hypervolume' if several else 'lowest loss, difference, 95 % upper bound'}",
             "0.95 ×" if several else "+0.0004",
             "1.05 ×" if several else "0",
-            f"{row['measured']:.2f} ×; {won}" if several else f"{row['measured']:+.4f}; {won}",
+            f"{said}; {row['seeds']} seeds, {row['won']:.0%} of pairs won",
             row["kept"],
             row["measured"] >= 1.05 if several else row["measured"] <= 0,
         )

@@ -14,6 +14,7 @@ import pytest
 from census import ROOT, Served, poor_text, run_penstock
 from ruamel.yaml import YAML
 
+from penstock.client.studies import ENDED
 from penstock.testing.stack import StackUnderTest
 from penstock.testing.wait import until
 
@@ -67,5 +68,8 @@ def test_a_better_model_is_found_promoted_and_kept(
     assert chosen["hidden"] == [16]
     assert "# Three trials, on one split." in file.read_text()
     until(lambda: trials_in_mlflow(stack.home) == 4, what="MLflow has the study's trials below its run")
-    own = json.loads(run_penstock(stack, "tune", NAME, "--trials", "1", "--json").stdout)
-    assert (own["best"], own["conclusion"]) == (0, "no better than yours: keep it")
+    left = json.loads(run_penstock(stack, "tune", NAME, "--trials", "1", "--detach", "--json").stdout)
+    assert not left.get("conclusion")
+    until(lambda: served.client.studies.get(left["study_id"]).state in ENDED, what="it ends on its own")
+    own = served.client.studies.get(left["study_id"])
+    assert (own.best, own.conclusion) == (0, "no better than yours: keep it")

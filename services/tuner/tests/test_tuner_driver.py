@@ -18,6 +18,7 @@ from penstock_tuner.pool.port import Ended, Reported
 from penstock_tuner.search import Tried
 from penstock_tuner.trials.measured import Measured
 
+WIDTHS = {"hidden": [[width] for width in range(2, 9)]}
 COST = Cost(processor_s=2.5, peak_memory=1 << 20)
 Outcome = Callable[[int], Measured | Failure | str]
 
@@ -63,10 +64,31 @@ class Pool:
     def close(self) -> None: ...
 
 
+class Climbing(Pool):
+    """Tells of each trial its loss at the third of nine epochs, before it ends or is stopped."""
+
+    def __init__(self, losses: dict[int, float]) -> None:
+        super().__init__(lambda number: measured(losses[number]))
+        self._untold = dict(losses)
+        self.stopped: list[int] = []
+
+    def wait(self, timeout_s: float) -> list[Reported | Ended]:
+        for number in self._running:
+            if number in self._untold:
+                return [Reported(number, 3, 9, self._untold.pop(number), 0.5, "auroc")]
+        if self._running and self._running[0] in self.stopped:
+            return [Ended(self._running.pop(0), stopped=True)]
+        return super().wait(timeout_s)
+
+    def stop(self, number: int) -> None:
+        self.stopped.append(number)
+
+
 def search(
-    outcome: Outcome, tried: tuple[Tried, ...] = (), **tuner: Any
+    trials: Outcome | Pool, tried: tuple[Tried, ...] = (), **tuner: Any
 ) -> tuple[dict[str, Any], Pool, list[dict[str, Any]]]:
-    pool, told = Pool(outcome), []
+    """Result of a search, its pool, and what it told. `trials`: the pool, or how each of its trials ends."""
+    pool, told = trials if isinstance(trials, Pool) else Pool(trials), []
     driver = Driver(
         lending.spec(tuner={"minimize": "train_loss + 4 * validation_loss", **tuner}),
         400,
@@ -227,3 +249,14 @@ def test_a_study_that_goes_on_only_to_end_says_why_its_trials_failed() -> None:
     )
     with pytest.raises(Invalid, match="the last failure: one class"):
         driver.run()
+
+
+def test_a_trial_behind_at_a_rung_is_stopped_and_the_others_go_on() -> None:
+    pool = Climbing({0: 0.9, 1: 0.5, 2: 0.6, 3: 0.4})
+    result, _, told = search(pool, budget={"trials": 4}, pruner="asha", space={"model": {"mlp": WIDTHS}})
+    assert pool.stopped == [2]
+    rungs = {m["climbed"]["number"]: m["climbed"]["rungs"] for m in told if "climbed" in m}
+    assert rungs == {0: (0.9, 0.9), 1: (0.5, 0.5), 2: (0.6, 0.6), 3: (0.4, 0.4)}
+    ends = {m["ended"]["number"]: m["ended"]["state"] for m in told if "ended" in m}
+    assert ends == {0: "complete", 1: "complete", 2: "pruned", 3: "complete"}
+    assert result["best"] == 3

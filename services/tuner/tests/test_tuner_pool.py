@@ -9,10 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_pool_suite import HANGS, LEAVES, MODULE, TrialPoolSuite, ended, gone, lend, started, workbench
+from trial_pool_suite import (
+    HANGS,
+    LEAVES,
+    MODULE,
+    TrialPoolSuite,
+    ended,
+    gone,
+    lend,
+    parent,
+    started,
+    workbench,
+)
 
 from penstock.contracts.errors import Kind
 from penstock.runtime.child import LONGEST_TEXT
+from penstock.testing import lending
 from penstock_tuner.pool.process import TrialProcess
 from penstock_tuner.pool.processes import ProcessPool
 from penstock_tuner.trials.workbench import Workbench
@@ -72,10 +84,6 @@ def test_what_a_trial_prints_fits_into_its_reason() -> None:
     trial.close()
 
 
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 DRIVER = """
 import sys, time
 from penstock.contracts.pipeline import Pipeline
@@ -112,3 +120,58 @@ def test_no_process_outlives_a_driver_that_was_killed(work: Workbench, tmp_path:
     assert gone(server)
     ProcessPool(work).close()  # the next attempt's
     assert gone(left)
+
+
+STUDY = """
+import subprocess, sys, time
+from contextlib import suppress
+from pathlib import Path
+from penstock.contracts.errors import PenstockError
+from penstock.testing import lending
+from penstock_tuner.driver import Driver
+from penstock_tuner.pool.processes import ProcessPool
+from penstock_tuner.trials.workbench import Workbench
+
+parts, folder = map(Path, sys.argv[1:])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+spec = lending.spec(
+    model={"type": "boosted_trees"},
+    trainer={"epochs": 2},
+    tuner={"budget": {"trials": 2}, "space": {"model": {"boosted_trees": {"num_leaves": [4, 5]}}}},
+)
+work = Workbench(folder=folder / "study")
+work.fill(parts / "train.parquet", parts / "validation.parquet", lending.pipeline(), 1)
+pool, filler = ProcessPool(work), folder / "filler"
+
+def study():
+    try:
+        print(Driver(spec, 400, (), pool, lambda told: None, began=time.monotonic(), looks=1).run()["best"])
+    except PenstockError as error:
+        print(error)
+
+with filler.open("wb", buffering=0) as file, suppress(OSError):
+    while True:
+        file.write(bytes(4096))
+study()
+filler.unlink()
+study()
+pool.close()
+"""
+
+
+def test_a_study_on_a_full_disk_fails_with_a_sentence_and_another_finds_the_room(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounts = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*mounts, "mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("this machine lets no test mount a file system")
+    for name, rows in (("train", 400), ("validation", 100)):
+        lending.write_part(tmp_path / f"{name}.parquet", lending.applications(name, rows))
+    done = subprocess.run(
+        [*mounts, sys.executable, "-c", STUDY, tmp_path, folder], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    full, room = done.stdout.splitlines()
+    assert "none of 2 trials ended well; the last failure: " in full
+    assert "the disk is full" in full
+    assert room in ("0", "1")

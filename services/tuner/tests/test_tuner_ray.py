@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_pool_suite import HANGS, MODULE, TrialPoolSuite, ended, gone, lend, started, workbench
+from trial_pool_suite import HANGS, MODULE, TrialPoolSuite, ended, gone, lend, parent, started, workbench
 
 from penstock.contracts.errors import Kind
 from penstock.runtime.marked import MARK, marked
@@ -43,6 +43,22 @@ def opened(tmp_path: Path) -> Iterator[Any]:
 
 
 class TestRay(TrialPoolSuite):
+    def test_the_death_of_an_actor_ends_its_trial_and_no_other(self, opened: Any, work: Workbench) -> None:
+        pool = opened(work, at_once=2)
+        pool.start(0, lend(HANGS))
+        pid = started(work, HANGS)
+        pool.start(1, lend(1))
+
+        os.kill(actor_of(pid), signal.SIGKILL)
+
+        found = ended(pool, 0, 1)
+        assert found[0].failure is not None
+        assert found[0].failure.kind is Kind.UNAVAILABLE
+        assert found[1].measured is not None
+        assert gone(pid)
+        pool.start(2, lend(1))
+        assert ended(pool, 2)[2].measured is not None
+
     def test_the_raylets_death_ends_its_trials_and_no_others(
         self, opened: Any, work: Workbench, tmp_path: Path
     ) -> None:
@@ -67,6 +83,11 @@ class TestRay(TrialPoolSuite):
         assert ended(pool, 1)[1].measured is not None
         pool.close()
         assert [*marked(folder_of(tmp_path / "home"))] == []
+
+
+def actor_of(trial: int) -> int:
+    """Process that a trial's fork server was started by."""
+    return parent(parent(trial))
 
 
 def test_a_machine_ends_no_trials_of_another_beside_it(

@@ -310,14 +310,14 @@ def test_whatever_is_killed_only_running_trials_are_repeated(loans: Any, start: 
 def test_a_study_on_ray_goes_on_after_its_head_and_then_its_driver_are_killed(loans: Any, start: Any) -> None:
     pytest.importorskip("ray", reason="the tuner's extra `ray` is not installed")
     from penstock.runtime.marked import marked
-    from penstock_tuner.pool.ray import _folder, _name
+    from penstock.runtime.ray_cluster import folder_of
 
     loans.spec |= {"model": {"type": "boosted_trees"}, "trainer": {"epochs": 600}}
     with start(TREES, PENSTOCK_TUNER__RAY="local") as tuner:
-        folder = _folder(tuner.home / "tuner")
+        folder = folder_of(tuner.home / "tuner")
 
         def heads(name: str) -> list[int]:
-            return [pid for pid in marked(folder) if _name(pid) == name]
+            return [pid for pid in marked(folder) if Path(f"/proc/{pid}/comm").read_text().strip() == name]
 
         study_id = tuner.create(trials=6)
         tuner.tried(study_id, 1)

@@ -96,6 +96,10 @@ def lives(pid: int) -> bool:
         return False
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def started(work: Workbench, seed: int, kind: str = "pid") -> int:
     """The pid that a trial has written."""
     file = work.folder / f"{seed}.{kind}"
