@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def leaks(guess: Guess) -> dict[str, str]:
     """Reasons, by field, why a column cannot have been known beforehand: each with its figure."""
     picked, labels = _labelled(guess)
     target, measure = guess.target.field, _SHOWN[guess.target.task]
-    groups, found = _groups(guess, picked), {}
+    folds, found = _splits(guess, picked, labels), {}
     duration = guess.target.task == "regression" and names_a_duration(target.column.name)
     for one in guess.inputs():
         column = one.column
@@ -52,9 +53,9 @@ def leaks(guess: Guess) -> dict[str, str]:
             cut = f"says if `{target.name}` ended or was cut off, known only afterwards"
             found[one.name] = f"{cut}; a regression takes what was cut off for whole"
             continue
-        if one.type == "text" or len(labels) < _FEWEST:
+        if one.type == "text" or len(labels) < _FEWEST or not folds:
             continue
-        score = _alone(one, picked, labels, guess.target.task, groups)
+        score = _alone(_inputs(one, picked), labels, guess.target.task, folds, number=one.type == "number")
         word = afterwards(column.name)
         if guess.target.task == "multiclass" and not _beats_the_most_frequent(score, labels):
             continue
@@ -79,10 +80,10 @@ def baseline(guess: Guess) -> Baseline | None:
     """None where there are too few rows, or no input. Of several classes those are left out that have
     fewer rows than there are folds.
     """
-    from sklearn.compose import make_column_transformer
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
+    from threadpoolctl import threadpool_limits
 
     picked, labels = _labelled(guess)
     inputs = guess.inputs()
@@ -97,16 +98,18 @@ def baseline(guess: Guess) -> Baseline | None:
     table = np.empty((len(picked), len(inputs)), dtype=object)
     for place, one in enumerate(inputs):
         table[:, place] = _inputs(one, picked)
-    treated = make_column_transformer(
-        *((_treatment(one), place if one.type == "text" else [place]) for place, one in enumerate(inputs))
-    )
     model = Ridge() if task == "regression" else LogisticRegression(max_iter=300)
     groups = _groups(guess, picked)
     folds = _folds(_FOLDS, task, grouped=groups is not None)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):  # more threads take longer for so little
         warnings.simplefilter("ignore")
         scores = cross_val_score(
-            make_pipeline(treated, model), table, labels, groups=groups, cv=folds, scoring=_SCORERS[task]
+            make_pipeline(_treatment(inputs), model),
+            table,
+            labels,
+            groups=groups,
+            cv=folds,
+            scoring=_SCORERS[task],
         )
     scores = scores[np.isfinite(scores)]  # a fold of few people may lack a class
     if len(scores) < 2:
@@ -197,36 +200,44 @@ def _function_of(column: Column, target: Column) -> float:
     return told.total() / rows if rows - told.total() <= others / 10 else 0.0
 
 
-def _alone(one: Field, rows: list[int], labels: Array, task: str, groups: Array | None) -> float:
+def _splits(guess: Guess, rows: list[int], labels: Array) -> list[tuple[Array, Array]]:
+    """Rows to learn from and rows to ask, by fold; none where a fold would lack a class, or rows."""
+    groups, task = _groups(guess, rows), guess.target.task
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return list(_folds(3, task, grouped=groups is not None).split(labels, labels, groups))
+        except ValueError:  # fewer rows of each class than folds
+            return []
+
+
+def _alone(
+    column: Array, labels: Array, task: str, folds: list[tuple[Array, Array]], *, number: bool
+) -> float:
     """Score of a small tree on this column, out of fold."""
     from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
-    from sklearn.model_selection import cross_val_predict
     from sklearn.preprocessing import TargetEncoder
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-    leaf = {"max_leaf_nodes": 128, "min_samples_leaf": max(3, len(rows) // 500), "random_state": 0}
+    leaf = {"max_leaf_nodes": 128, "min_samples_leaf": max(3, len(labels) // 500), "random_state": 0}
     tree = DecisionTreeRegressor(**leaf) if task == "regression" else DecisionTreeClassifier(**leaf)
-    column = _inputs(one, rows).reshape(-1, 1)
+    column = column.reshape(-1, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if one.type != "number":
+        if number:
+            column = column.astype(np.float64)
+        else:
             kind = {"binary": "binary", "multiclass": "multiclass", "regression": "continuous"}[task]
             column = TargetEncoder(target_type=kind, random_state=0).fit_transform(column, labels)
+    said = np.empty(len(labels))
+    for learned, asked in folds:
+        tree.fit(column[learned], labels[learned])
+        if task == "binary":  # probability of class 1, also of a fold that learned from one class
+            said[asked] = tree.predict_proba(column[asked]) @ tree.classes_
         else:
-            column = column.astype(np.float64)
-        try:
-            said = cross_val_predict(
-                tree,
-                column,
-                labels,
-                groups=groups,
-                cv=_folds(3, task, grouped=groups is not None),
-                method="predict_proba" if task == "binary" else "predict",
-            )
-        except ValueError:  # fewer rows of a class than folds
-            return 0.0
+            said[asked] = tree.predict(column[asked])
     if task == "binary":
-        return float(roc_auc_score(labels, said[:, 1]))
+        return float(roc_auc_score(labels, said))
     if task == "multiclass":
         return float(accuracy_score(labels, said))
     return max(float(r2_score(labels, said)), _linear(column[:, 0], labels))
@@ -249,20 +260,28 @@ def _inputs(one: Field, rows: list[int]) -> Array:
     return np.array(texts, dtype=object)
 
 
-def _treatment(one: Field) -> Any:
+def _treatment(inputs: Sequence[Field]) -> Any:
+    """A transformer of a table with a column for each input: numbers together, categories together."""
+    from sklearn.compose import make_column_transformer
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-    if one.type == "text":
-        return TfidfVectorizer(max_features=3000)
-    if one.type == "number":
-        as_number = FunctionTransformer(_as_numbers)
-        return make_pipeline(
-            as_number, SimpleImputer(strategy="median", add_indicator=True), StandardScaler()
-        )
-    return OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=50)
+    places: dict[str, list[int]] = {"number": [], "text": [], "category": []}
+    for place, one in enumerate(inputs):
+        places[one.type if one.type in places else "category"].append(place)
+    numbers = make_pipeline(
+        FunctionTransformer(_as_numbers),
+        SimpleImputer(strategy="median", add_indicator=True),
+        StandardScaler(),
+    )
+    categories = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=50)
+    return make_column_transformer(
+        (numbers, places["number"]),
+        (categories, places["category"]),
+        *((TfidfVectorizer(max_features=3000), place) for place in places["text"]),
+    )
 
 
 def _as_numbers(values: Array) -> Array:
