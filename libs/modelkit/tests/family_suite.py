@@ -156,20 +156,21 @@ def keeps_its_promises(spec: Pipeline, folder: Path) -> Built:
     prepared = prepare(spec, *files)
     model = family_of(spec.model).fit(spec, prepared)
     built = finish(spec, prepared, model)
-    _losses_are_plain(spec, built, prepared)
+    runner = Runner(built.model)
+    _losses_are_plain(spec, built, prepared, runner)
     assert built.parity <= TOLERANCE
     _judged_alike(spec, built, prepared, model)
-    _answers_alike(spec, built, prepared, model)
-    _goes_on(spec, files, folder, built)
+    _answers_alike(runner, spec, prepared, model)
+    _goes_on(spec, files, folder, prepared, built)
     told = built.description
     assert all((told.kind, told.training, told.library))
     return built
 
 
-def _losses_are_plain(spec: Pipeline, built: Built, prepared: Prepared) -> None:
+def _losses_are_plain(spec: Pipeline, built: Built, prepared: Prepared, runner: Runner) -> None:
     """Those of the answers to both parts, whatever was added to them in training."""
     for name, part in (("train", prepared.train), ("validation", prepared.validation)):
-        said, labels = run(built.model, part.rows), part.rows.labels
+        said, labels = run(runner, part.rows), part.rows.labels
         if spec.target.type == "regression":
             expected = np.mean((said["value"][:, 0] - labels) ** 2)
         else:
@@ -187,12 +188,12 @@ def _judged_alike(spec: Pipeline, built: Built, prepared: Prepared, model: Train
     assert found.threshold is None or np.isclose(found.threshold, built.threshold, atol=1e-4)
 
 
-def _answers_alike(spec: Pipeline, built: Built, prepared: Prepared, model: Trained) -> None:
+def _answers_alike(runner: Runner, spec: Pipeline, prepared: Prepared, model: Trained) -> None:
     """Graph and library, on odd rows, one by one, together, and on none."""
     odd = odd_rows(len(prepared.signature.inputs.strings))
     outputs = [name for name in prepared.signature.outputs if name != "decision"]
     expected = model.predict(transform(prepared.preprocessing, odd, family_of(spec.model).inputs))
-    answers = run(built.model, odd)
+    answers = run(runner, odd)
     found = np.concatenate([answers[name] for name in outputs], axis=1)
     assert expected.dtype == np.float64
     assert expected.shape == found.shape
@@ -200,7 +201,6 @@ def _answers_alike(spec: Pipeline, built: Built, prepared: Prepared, model: Trai
     largest = np.abs(expected).max(axis=1, keepdims=True)  # of a row's value and interval
     unit = np.maximum(prepared.scale()[1], largest) if "value" in outputs else 1.0
     assert (np.abs(found - expected) / unit).max() <= TOLERANCE
-    runner = Runner(built.model)
     for row in range(len(odd)):
         said = runner(odd.numbers[row : row + 1], odd.strings[row : row + 1])
         one = np.concatenate([said[name] for name in outputs], axis=1)
@@ -208,9 +208,11 @@ def _answers_alike(spec: Pipeline, built: Built, prepared: Prepared, model: Trai
     assert len(runner(odd.numbers[:0], odd.strings[:0])[outputs[0]]) == 0
 
 
-def _goes_on(spec: Pipeline, files: tuple[Path, Path], folder: Path, whole: Built) -> None:
+def _goes_on(
+    spec: Pipeline, files: tuple[Path, Path], folder: Path, prepared: Prepared, whole: Built
+) -> None:
     """Killed after its first epochs, a run ends as one that was not."""
-    checkpoint = folder / "checkpoint"
+    checkpoint, fit = folder / "checkpoint", family_of(spec.model).fit
 
     def kill_after(number: int) -> Callable[[Epoch], None]:
         def on_epoch(epoch: Epoch) -> None:
@@ -221,7 +223,7 @@ def _goes_on(spec: Pipeline, files: tuple[Path, Path], folder: Path, whole: Buil
 
     for moment in (1, 2):
         try:
-            build(spec, *files, checkpoint=checkpoint, on_epoch=kill_after(moment))
+            fit(spec, prepared, checkpoint=checkpoint, on_epoch=kill_after(moment))
             raise AssertionError("every epoch is told")
         except Killed:
             assert checkpoint.exists(), "an epoch is kept before it is told"
@@ -232,7 +234,7 @@ def _goes_on(spec: Pipeline, files: tuple[Path, Path], folder: Path, whole: Buil
     assert resumed.model == whole.model
     other = spec.trainer.model_copy(update={"epochs": spec.trainer.epochs + 1})
     try:
-        build(spec.model_copy(update={"trainer": other}), *files, checkpoint=checkpoint)
+        fit(spec.model_copy(update={"trainer": other}), prepared, checkpoint=checkpoint)
         raise AssertionError("another run's checkpoint is refused")
     except Conflict:
         pass

@@ -17,7 +17,7 @@ from penstock.contracts.errors import Invalid
 from penstock.modelkit.features import WordWeights, transform
 from penstock.modelkit.preprocessing import SMALLEST_SCALE, Category, Preprocessing, Text, fit
 from penstock.modelkit.rows import signature
-from penstock.modelkit.words import SEPARATORS, split_words
+from penstock.modelkit.words import SEPARATORS, split_words, tokeniser
 
 # One example runs two small graphs; a slow machine must not fail it.
 relaxed = settings(
@@ -193,13 +193,14 @@ def _words(text: str) -> list[str]:
 @relaxed
 @given(column=st.lists(texts, max_size=12))
 def test_the_graph_splits_words_as_said(column: list[str]) -> None:
-    found = [words for chunk in split_words(np.array(column, dtype=object), chunk=5) for words in chunk]
+    texts = np.array(column, dtype=object)
+    found = [words for chunk in split_words(texts, tokeniser(), chunk=5) for words in chunk]
     assert found == [_words(text) for text in column]
 
 
 def test_one_long_text_is_bounded() -> None:
     long = np.array(["a " * 5000, "x," * 40, "b"], dtype=object)
-    words = next(split_words(long))
+    words = next(split_words(long, tokeniser()))
     assert words[0][:4095] == ["a"] * 4095
     assert len(words[0]) == 4096
     assert words[1][:31] == ["x"] * 31

@@ -20,7 +20,7 @@ from penstock.modelkit import metrics
 from penstock.modelkit.decision import choose_threshold
 from penstock.modelkit.family import Description, Epoch, Part, Prepared, Spreadable, Trained, family_of
 from penstock.modelkit.features import Transform, pieces, transform
-from penstock.modelkit.graph import Array
+from penstock.modelkit.graph import Array, Runner
 from penstock.modelkit.mapped import in_files
 from penstock.modelkit.model import TOLERANCE, check_parity, compile_model, run
 from penstock.modelkit.preprocessing import bins, fit
@@ -215,7 +215,8 @@ def checked(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Checked:
         threshold = choose_threshold(pipeline.decision, validation.labels, scores)
     graph = compile_model(fitted, family, model, threshold=threshold, abstain=pipeline.decision.abstain)
     content = graph.SerializeToString(deterministic=True)
-    answers, learned = (run(content, rows, decisions=False) for rows in (validation, training))
+    runner = Runner(content)
+    answers, learned = (run(runner, rows, decisions=False) for rows in (validation, training))
     parity = max(
         check_parity(model.predict(inputs), {name: values[at] for name, values in found.items()}, spread)
         for part, found in ((prepared.validation, answers), (prepared.train, learned))

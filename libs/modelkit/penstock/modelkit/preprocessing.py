@@ -33,7 +33,7 @@ from penstock.contracts.rules import clip_bounds
 from penstock.modelkit.graph import Array
 from penstock.modelkit.rows import Rows
 from penstock.modelkit.sequences import Reading, has_characters, read_texts
-from penstock.modelkit.words import split_words
+from penstock.modelkit.words import split_words, tokeniser
 from penstock.packages.parts import ModelSignature
 
 MAX_BINS = 64
@@ -224,7 +224,7 @@ def frequent(seen: Counter[str], least: int | None) -> tuple[str, ...]:
 
 
 def _fit_text(name: str, feature: BagOfWords, column: Array) -> Text:
-    split = chain.from_iterable(split_words(column))
+    split = chain.from_iterable(split_words(column, tokeniser()))
     vocabulary = _vocabulary(name, feature, column, split, feature.vocabulary or 1000)
     words, rows = vocabulary.words, vocabulary.rows
     rarity = tuple(float(np.log((1 + len(column)) / (1 + count)) + 1) for count in rows)

@@ -10,13 +10,22 @@ at any place.
 from __future__ import annotations
 
 import re
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 
-from penstock.modelkit.graph import ML, Array, Graph
-from penstock.modelkit.words import MAX_PIECES, MAX_WORDS, SEPARATORS, counted, lower, split, split_words
+from penstock.modelkit.graph import ML, Array, Graph, Runner
+from penstock.modelkit.words import (
+    MAX_PIECES,
+    MAX_WORDS,
+    SEPARATORS,
+    counted,
+    lower,
+    split,
+    split_words,
+    splitter,
+)
 
 HEADS = (b"\xef\xbc", b"\xe3", b"\xe4", b"\xe5", b"\xe6", b"\xe7", b"\xe8", b"\xe9")
 FULL_WIDTH = ("\u3000", "。", "、", "，", "！", "？", "：", "；", "（", "）", "「", "」")
@@ -51,8 +60,12 @@ def read(graph: Graph, texts: str, reading: Reading) -> tuple[str, str, str]:
 
 def read_texts(texts: Array, reading: Reading) -> list[list[str]]:
     """The words of each text (object [N] of str), as the graph reads them."""
-    chunks = split_words(texts, CHUNK, partial(read, reading=reading))
-    return [words for chunk in chunks for words in chunk]
+    return [words for chunk in split_words(texts, _reader(reading), CHUNK) for words in chunk]
+
+
+@lru_cache(maxsize=8)
+def _reader(reading: Reading) -> Runner:
+    return splitter(partial(read, reading=reading))
 
 
 CHUNK = 256  # texts at once

@@ -7,6 +7,7 @@ at one separator after the other, keeping a flat list of words and, beside it, t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import numpy as np
 
@@ -89,18 +90,8 @@ def count_words(graph: Graph, texts: str, vocabulary: tuple[str, ...]) -> str:
     )
 
 
-def split_words(
-    texts: Array, chunk: int = 4096, read: Callable[[Graph, str], tuple[str, str, str]] = tokenise
-) -> Iterator[list[list[str]]]:
-    """The words of each text, chunk by chunk, as the graph sees them. `texts`: object [N] of str;
-    `read`: `tokenise`, or what gives as much.
-    """
-    graph = Graph()
-    column = graph.op("Reshape", graph.input("strings", STRING, ["N", 1]), graph.constant([-1], np.int64))
-    words, rows, _ = read(graph, column)
-    graph.output(words, "words", STRING, ["T"])
-    graph.output(rows, "rows", INT64, ["T"])
-    run = Runner(graph.build("words"))
+def split_words(texts: Array, run: Runner, chunk: int = 4096) -> Iterator[list[list[str]]]:
+    """The words of each text (object [N] of str), chunk by chunk, as a `splitter` gives them."""
     for start in range(0, len(texts), chunk):
         part = texts[start : start + chunk]
         found = run(np.empty((0, 0)), part.reshape(-1, 1))
@@ -108,3 +99,20 @@ def split_words(
         for word, row in zip(found["words"].tolist(), found["rows"].tolist(), strict=True):
             split[row].append(word)
         yield split
+
+
+def splitter(read: Callable[[Graph, str], tuple[str, str, str]]) -> Runner:
+    """The nodes of `read`, which gives as much as `tokenise`, as a graph of their own. To load it takes
+    as long as to split hundreds of texts.
+    """
+    graph = Graph()
+    column = graph.op("Reshape", graph.input("strings", STRING, ["N", 1]), graph.constant([-1], np.int64))
+    words, rows, _ = read(graph, column)
+    graph.output(words, "words", STRING, ["T"])
+    graph.output(rows, "rows", INT64, ["T"])
+    return Runner(graph.build("words"))
+
+
+@cache
+def tokeniser() -> Runner:
+    return splitter(tokenise)
