@@ -62,6 +62,7 @@ from penstock.runtime.store import Store
 from penstock.runtime.tables import InboxRow, RuntimeTables
 from penstock.testing import lending
 from penstock.testing import packages as sample
+from penstock.testing.stores import new_store
 from penstock.testing.threads import in_a_thread
 
 NOT_SIGNED: dict[type[Event], str] = {
@@ -95,6 +96,10 @@ class Attack:
             return self.stranger.signer(role)
         other: Role = next(one for one in ROLES if one != role)
         return dataclasses.replace(self.keys.signer(other), role=role)
+
+    def store(self, name: str, migrations: str) -> Store:
+        """A service's new database."""
+        return new_store(f"sqlite:///{self.folder}/{name}.db", migrations)
 
 
 @pytest.fixture
@@ -183,7 +188,7 @@ def registry(attack: Attack) -> Iterator[Reader]:
     from penstock_model_registry.registry import Registry
     from penstock_model_registry.store import PipelineRow, Tables
 
-    store = Store.open(f"sqlite:///{attack.folder}/registry.db", Tables.metadata, migrations=MIGRATIONS)
+    store = attack.store("registry", MIGRATIONS)
     packages = Packages(attack.artifacts, attack.keys)
     made = Registry(store, packages, attack.artifacts, attack.keys, lambda: datetime.now(UTC))
     with in_a_thread(store.transaction()) as effect:
@@ -198,9 +203,7 @@ def feature_store(attack: Attack) -> Iterator[Reader]:
     from penstock_feature_store.lake.arrivals import Arrivals
     from penstock_feature_store.store import Tables, begin_run
 
-    store = Store.open(
-        f"sqlite:///{attack.folder}/features.db", migrations="penstock_feature_store.migrations"
-    )
+    store = attack.store("features", "penstock_feature_store.migrations")
     with in_a_thread(store.transaction()) as effect:
         begin_run(effect.session, "R1", "loans")
     yield Reader(handlers.router(Arrivals(), store, attack.keys), store, Tables.metadata)
@@ -213,7 +216,7 @@ def audit(attack: Attack) -> Iterator[Reader]:
     from penstock_ethics_audit.desk import Desk
     from penstock_ethics_audit.store import AskedRow, Tables
 
-    store = Store.open(f"sqlite:///{attack.folder}/audit.db", migrations="penstock_ethics_audit.migrations")
+    store = attack.store("audit", "penstock_ethics_audit.migrations")
     with in_a_thread(store.transaction()) as effect:
         effect.session.add(AskedRow(pipeline="loans", number=1, audit=Audit()))
     desk = Desk(attack.keys, attack.artifacts.root, lambda: datetime.now(UTC))
@@ -228,7 +231,7 @@ def follower(attack: Attack) -> Iterator[Reader]:
     from penstock_ethics_audit.desk import Desk
     from penstock_ethics_audit.store import Tables
 
-    store = Store.open(f"sqlite:///{attack.folder}/asked.db", migrations="penstock_ethics_audit.migrations")
+    store = attack.store("asked", "penstock_ethics_audit.migrations")
     desk = Desk(attack.keys, attack.artifacts.root, lambda: datetime.now(UTC))
     applied: AppliedPipelines = handlers.applied(desk, store, attack.keys)
     assert applied.router is not None
@@ -243,7 +246,7 @@ def history_of_the_registry(attack: Attack) -> Iterator[Reader]:
     from penstock_model_registry.history import History
     from penstock_model_registry.store import Tables
 
-    store = Store.open(f"sqlite:///{attack.folder}/lost.db", Tables.metadata, migrations=MIGRATIONS)
+    store = attack.store("lost", MIGRATIONS)
     yield reading(History(store, attack.keys), store, Tables.metadata)
     store.close()
 
@@ -254,7 +257,7 @@ def history_of_the_audit(attack: Attack) -> Iterator[Reader]:
     from penstock_ethics_audit.history import History
     from penstock_ethics_audit.store import Tables
 
-    store = Store.open(f"sqlite:///{attack.folder}/lost.db", migrations="penstock_ethics_audit.migrations")
+    store = attack.store("lost", "penstock_ethics_audit.migrations")
     desk = Desk(attack.keys, attack.artifacts.root, lambda: datetime.now(UTC))
     yield reading(History(store, desk, attack.keys), store, Tables.metadata)
     store.close()

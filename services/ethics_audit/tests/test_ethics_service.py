@@ -72,6 +72,7 @@ from penstock.testing.broker import free_ports
 from penstock.testing.history import restored
 from penstock.testing.plugin import Databases
 from penstock.testing.processes import job_of
+from penstock.testing.stores import new_store
 from penstock.testing.threads import in_a_thread
 from penstock.testing.wait import until as wait_until
 from penstock_ethics_audit.desk import JOB, Desk
@@ -90,7 +91,7 @@ BLOCK = made.gate("fail", "block")
 
 @pytest.fixture
 def fresh(database: str) -> Any:
-    opened = Store.open(database, migrations="penstock_ethics_audit.migrations")
+    opened = new_store(database, "penstock_ethics_audit.migrations")
     yield opened
     opened.close()
 

@@ -19,6 +19,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.store import Store
 from penstock.testing.broker import free_ports
+from penstock.testing.stores import new_store
 from penstock_feature_store import names
 from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.lake import durable
@@ -46,7 +47,7 @@ class World:
         self.keys = Keys(folder / "keys")
         self.keys.ensure()
         self.pipeline = credit_risk()
-        self.store = Store.open(database, migrations="penstock_feature_store.migrations")
+        self.store = new_store(database, "penstock_feature_store.migrations")
         self.artifacts = Artifacts(root)
         self.lake = Lake(folder / "lake")
         for source in ("applications", "outcomes"):

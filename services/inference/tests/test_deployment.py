@@ -16,13 +16,14 @@ from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
 from penstock.serving.model import Model
 from penstock.testing import packages
+from penstock.testing.stores import new_store
 from penstock.testing.threads import in_a_thread
 from penstock_inference.serving.deployment import LONGEST_BACKOFF_S, Deployment, Deployments
 
 
 @pytest.fixture
 def store(database: str) -> Iterator[Store]:
-    opened = Store.open(database, migrations="penstock_inference.migrations")
+    opened = new_store(database, "penstock_inference.migrations")
     yield opened
     opened.close()
 

@@ -39,6 +39,7 @@ from penstock.runtime.tables import OutboxRow
 from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.plugin import Databases
+from penstock.testing.stores import migrated
 from penstock.testing.threads import in_a_thread
 from penstock_model_registry import handlers
 from penstock_model_registry import store as rows
@@ -52,7 +53,7 @@ class World:
     def __init__(self, home: Path, new_database: Callable[[], str], root: str) -> None:
         self.home = home
         self.new_database = new_database
-        self.database = new_database()
+        self.database = migrated(new_database(), MIGRATIONS)
         self.keys = Keys(home / "keys")
         self.keys.ensure(sample.NOW)
         self.artifacts = Artifacts(root)
@@ -71,7 +72,7 @@ class World:
     def lose_database(self) -> None:
         """And start with an empty one."""
         self.store.close()
-        self.database = self.new_database()
+        self.database = migrated(self.new_database(), MIGRATIONS)
         self.start()
 
     # -- in ----------------------------------------------------------------------------------------

@@ -32,8 +32,9 @@ from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.patience import Awaited
 from penstock.runtime.readiness import Readiness
-from penstock.runtime.store import Store, assert_migrations_match
+from penstock.runtime.store import assert_migrations_match
 from penstock.runtime.tables import JobRow, OutboxRow
+from penstock.testing.stores import new_store
 from penstock.testing.wait import until_async
 from penstock_trainer import store as rows
 from penstock_trainer.leftovers import remove_leftovers
@@ -52,7 +53,7 @@ class Desk:
     def __init__(self, folder: Path, database: str) -> None:
         self.keys = Keys(folder / "home" / "keys")
         self.keys.ensure()
-        self.store = Store.open(database, migrations="penstock_trainer.migrations", clock=lambda: NOW)
+        self.store = new_store(database, "penstock_trainer.migrations", clock=lambda: NOW)
         self.readiness = Readiness(lambda: NOW)
         self.folder = folder / "runs"
         self.runs = Runs(lambda: NOW, self.folder, Awaited(self.readiness), self.keys)

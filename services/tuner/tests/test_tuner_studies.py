@@ -25,9 +25,10 @@ from penstock.contracts.events import (
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.patience import Awaited
 from penstock.runtime.readiness import Readiness
-from penstock.runtime.store import Store, assert_migrations_match
+from penstock.runtime.store import assert_migrations_match
 from penstock.runtime.tables import JobRow, OutboxRow
 from penstock.testing import lending
+from penstock.testing.stores import new_store
 from penstock.tuner.v1 import tuner_pb2
 from penstock_tuner import peers
 from penstock_tuner import store as rows
@@ -46,7 +47,7 @@ BEGINS = {
 
 class Desk:
     def __init__(self, folder: Path, database: str) -> None:
-        self.store = Store.open(database, migrations="penstock_tuner.migrations", clock=lambda: NOW)
+        self.store = new_store(database, "penstock_tuner.migrations", clock=lambda: NOW)
         self.readiness = Readiness(lambda: NOW)
         self.folder = folder / "studies"
         self.studies = Studies(lambda: NOW, self.folder, Awaited(self.readiness))

@@ -51,12 +51,17 @@ audit:
 
 def spec(**changes: Any) -> dict[str, Any]:
     """The file's data, with `changes` of its sections."""
-    return copy.deepcopy(_read()) | changes
+    return read(PIPELINE_TEXT) | changes
+
+
+def read(text: str) -> dict[str, Any]:
+    """The data of a pipeline file, which is read once however many tests ask."""
+    return copy.deepcopy(_read(text))
 
 
 @functools.cache
-def _read() -> dict[str, Any]:
-    return read_data(PIPELINE_TEXT)
+def _read(text: str) -> dict[str, Any]:
+    return read_data(text)
 
 
 def pipeline(**changes: Any) -> Pipeline:

@@ -23,7 +23,6 @@ from penstock.contracts.events import (
     PipelineDeleted,
     TrainingRunCompleted,
 )
-from penstock.contracts.load import read_data
 from penstock.packages import dsse, evidence, facts
 from penstock.packages.format import write_package as write
 from penstock.packages.keys import Keys
@@ -98,7 +97,7 @@ def applied(
     deleted_before: int = 0,
 ) -> PipelineApplied:
     """Signed by the registry. `spec`: by default what the text says."""
-    spec = read_data(text) if spec is None else spec
+    spec = lending.read(text) if spec is None else spec
     event = PipelineApplied(
         pipeline=spec["pipeline"],
         number=number,
