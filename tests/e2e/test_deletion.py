@@ -44,7 +44,7 @@ def test_a_refused_pipeline_is_deleted_and_applied_anew(served: Served, stack: S
     assert gone.returncode == 0, gone.stderr
     assert "5 topics with their events, 1 version;" in gone.stdout
     until(lambda: not topics(stack), what=f"Kafka has no topic of {NAME}")
-    assert "is deleted already" in run_penstock(stack, "delete", NAME).stdout
+    assert "is deleted already" in run_penstock(stack, "delete", NAME, "--yes").stdout
     until(lambda: not _data(stack), what=f"no row of {NAME} is left")
     until(lambda: _unknown_everywhere(served), despite=Unavailable, what=f"no service knows {NAME}")
 

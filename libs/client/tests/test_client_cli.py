@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +29,6 @@ from penstock.contracts.errors import DeadlineExceeded, Unavailable
 from penstock.contracts.load import read
 from penstock.edge_gateway.v1 import edge_gateway_pb2 as edge
 from penstock.ethics_audit.v1 import ethics_audit_pb2
-from penstock.feature_store.v1 import feature_store_pb2 as feature_store
 from penstock.inference.v1 import inference_pb2 as inference
 from penstock.trainer.v1 import trainer_pb2_grpc
 
@@ -225,27 +223,6 @@ def test_the_newest_predictions_are_listed_and_those_that_a_person_is_to_label(
     done = runner.invoke(app, ["predictions", "loans", "--for-labelling"])
     assert [line.split()[0] for line in done.output.splitlines()[-2:]] == ["2", "0"], done.output
     assert {"branch-1", "0.05"} <= set(done.output.split())
-
-
-def test_who_waits_for_sites_to_erase_somebody_hears_which_have_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    left = iter([["branch-1", "branch-2"], ["branch-1"], ["branch-1"], ["branch-1"], []])
-    sites = SimpleNamespace(erase=lambda *_: edge.EraseAtSitesResponse(), waiting=lambda _: next(left))
-    lake = SimpleNamespace(erase=lambda *_: feature_store.EraseEntityResponse(lake_rows=2))
-    platform = SimpleNamespace(sites=sites, features=lake)
-    monkeypatch.setattr("penstock.client.cli.events.Penstock", lambda: nullcontext(platform))
-    monkeypatch.setattr("penstock.client.cli.events.ERASED_WITHIN_S", 0)
-    asked = ["erase", "loans", "p3", "--yes"]
-    told = runner.invoke(app, asked)
-    assert told.exit_code == 0
-    assert "to be erased at branch-1, branch-2, when it is reached next" in told.output
-    waited = runner.invoke(app, [*asked, "--wait"])
-    assert waited.exit_code == 1
-    assert "to be erased at branch-1, when" in waited.output
-    monkeypatch.setattr("penstock.client.cli.events.ERASED_WITHIN_S", 60)
-    monkeypatch.setattr("penstock.client.cli.events.time.sleep", lambda _: None)
-    done = runner.invoke(app, [*asked, "--wait"])
-    assert done.exit_code == 0
-    assert "to be erased" not in done.output
 
 
 def test_all_sites_are_listed_however_many_answers_that_takes() -> None:

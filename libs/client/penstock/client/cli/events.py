@@ -1,10 +1,8 @@
-"""publish, rejects, erase, dead-letters."""
+"""publish, rejects, dead-letters."""
 
 from __future__ import annotations
 
 import itertools
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -26,8 +24,6 @@ from penstock.client.files import rows
 from penstock.client.outcomes import Outcome, outcome, so_far, waiting
 from penstock.client.site import Site
 from penstock.contracts.errors import DeadlineExceeded, Invalid, Unavailable
-
-ERASED_WITHIN_S = 60.0
 
 dead_letters = typer.Typer(help="Messages that a service could not use.", no_args_is_help=True)
 
@@ -183,48 +179,6 @@ def _unread(penstock: Penstock, pipeline: str, source: str | None) -> str:
     except (Unavailable, DeadlineExceeded) as error:
         return f"ingest does not answer, so there may be more: {error}"
     return f"ingest still reads: {left} events wait, so there may be more" if left else ""
-
-
-def erase(
-    pipeline: str,
-    entity: str,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    wait: Annotated[
-        bool,
-        typer.Option("--wait", help="For a minute at most; ends with 1 where a site has not done it."),
-    ] = False,
-    as_json_: AsJson = False,
-) -> None:
-    """Remove a person from lake, online store, training sets, sites.
-
-    Under its pseudonym, too. Sites remove what they have not forwarded yet. Asks first where somebody
-    can answer.
-    """
-    if not (yes or as_json_) and sys.stdin.isatty():
-        typer.confirm(f"Remove `{entity}` from {pipeline} for good?", abort=True)
-    with Penstock() as penstock:
-        at_sites = penstock.sites.erase(pipeline, entity)  # first: nothing comes from there any more
-        erased = penstock.features.erase(pipeline, entity)
-        if at_sites.pseudonym:
-            of_sites = penstock.features.erase(pipeline, at_sites.pseudonym)
-            erased.lake_rows += of_sites.lake_rows
-            erased.training_set_rows += of_sites.training_set_rows
-            erased.online |= of_sites.online
-        left = penstock.sites.waiting(at_sites)
-        deadline = time.monotonic() + ERASED_WITHIN_S
-        while wait and left and time.monotonic() < deadline:
-            time.sleep(1)  # polls; each site asks the hub by itself
-            left = penstock.sites.waiting(at_sites)
-    online = "its online features" if erased.online else "no online features"
-    show(
-        erased,
-        f"removed {erased.lake_rows} lake rows, {erased.training_set_rows} training-set rows, {online}",
-        "topics keep its events until their retention ends",
-        *([f"to be erased at {', '.join(left)}, when it is reached next"] if left else []),
-        as_json=as_json_,
-    )
-    if wait and left:
-        raise typer.Exit(EXIT_FAILED)
 
 
 @dead_letters.command("list")

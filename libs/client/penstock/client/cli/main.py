@@ -12,6 +12,7 @@ import typer
 from penstock.client.cli import (
     audits,
     costs,
+    erasure,
     events,
     init,
     models,
@@ -85,7 +86,7 @@ for verb in (
     hands_over(pipelines.delete),
     hands_over(events.publish),
     events.rejects,
-    hands_over(events.erase),
+    hands_over(erasure.erase),
     hands_over(training.train),
     hands_over(training.import_),
     training.runs,

@@ -97,6 +97,22 @@ class Reporting(TyperGroup):
             fail("stopped by hand", 130)
 
 
+def agreed(question: str, *, yes: bool) -> None:
+    """Goes on only where somebody says yes to what cannot be undone: with `--yes`, or at the terminal.
+    Ends the command otherwise, also where nobody can be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail(f"{question} There is nobody to ask here: say --yes", EXIT_USAGE)
+    typer.confirm(question, abort=True, err=True)  # what a program reads stays one document
+
+
+def counted(number: int, word: str) -> str:
+    """`1 row`, `2 rows`, `2,380 rows`."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     errors.print(message, style="red")
     raise typer.Exit(code)

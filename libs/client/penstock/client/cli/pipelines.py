@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import getpass
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from penstock.client.cli import against
-from penstock.client.cli.output import EXIT_USAGE, AsJson, errors, fail, show, table
+from penstock.client.cli.output import EXIT_USAGE, AsJson, agreed, counted, errors, fail, show, table
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
 from penstock.contracts.load import place, read
@@ -38,9 +37,9 @@ def validate(
     text = _text(file)
     pipeline = read(text, str(file))
     warned = _warn(pipeline, text, file)
-    sources = _count(len(pipeline.sources), "source")
-    features = _count(len(pipeline.resolved_features()), "feature")
-    found = "no problems" + (f", {_count(warned, 'warning')}" if warned else "")
+    sources = counted(len(pipeline.sources), "source")
+    features = counted(len(pipeline.resolved_features()), "feature")
+    found = "no problems" + (f", {counted(warned, 'warning')}" if warned else "")
     summary = f"{file}: pipeline {pipeline.pipeline}, {sources}, {features}, {found}"
     if data is None:
         show(pipeline, summary, as_json=as_json_)
@@ -86,15 +85,14 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json_: AsJson = False,
 ) -> None:
-    """Delete a pipeline that never served, with its data. Asks first where somebody can answer."""
-    if not (yes or as_json_) and sys.stdin.isatty():
-        typer.confirm(f"Delete {pipeline}, its events, training sets and versions for good?", abort=True)
+    """Delete a pipeline that never served, with its data. Asks first; a script says --yes."""
+    agreed(f"Delete {pipeline}, its events, training sets and versions for good?", yes=yes)
     with Penstock() as penstock:
         deleted = penstock.pipelines.delete(pipeline, by=getpass.getuser())
     if not deleted.topics:
         show(deleted, f"{pipeline} is deleted already", as_json=as_json_)
         return
-    topics, versions = _count(len(deleted.topics), "topic"), _count(deleted.versions, "version")
+    topics, versions = counted(len(deleted.topics), "topic"), counted(deleted.versions, "version")
     show(
         deleted,
         f"deleted {pipeline}: its file up to number {deleted.number}, {topics} with their events, {versions};"
@@ -112,10 +110,6 @@ def _warn(pipeline: Pipeline, text: str, file: Path) -> int:
     for doubt in found:
         errors.print(f"warning: {doubt.show(str(file))}", style="yellow", soft_wrap=not errors.file.isatty())
     return len(found)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _text(file: Path) -> str:
