@@ -188,7 +188,7 @@ def test_what_may_not_leave_a_site_comes_nowhere_and_its_pseudonym_is_erased_by_
 
     erase = ("erase", name, "canary-person", "--yes")
     until(
-        lambda: "removed 1 lake rows" in run_penstock(stack, *erase).stdout,
+        lambda: "removed 1 lake row, " in run_penstock(stack, *erase).stdout,
         within=WITHIN_S,
         what="the person is erased by the real id",
     )

@@ -139,6 +139,28 @@ def test_the_command_shows_a_table_and_the_rows_needed(file: Path) -> None:
     assert 0.7 < auroc["to_be_reached"] < 0.85
 
 
+@pytest.mark.parametrize(("gaps", "ends"), [(90, 1), (30, 0)])
+def test_rows_that_would_be_rejected_are_told_and_count_for_no_audit(
+    file: Path, gaps: int, ends: int
+) -> None:
+    file.write_text(FILE.replace("sex: {type: category,", "sex: {type: category, required: true,"))
+    data = file.with_suffix(".csv")
+    lines = (
+        f"{n},2026-01-31T00:00:00Z,1,{sex},40,{'yes' if n % 3 else 'no'}\n"
+        for n in range(900)
+        for sex in ("?" if 5 <= n < 5 + gaps else "fm"[n % 2])
+    )
+    data.write_text("id,at,income,sex,age,bad\n" + "".join(lines))
+    done = CliRunner().invoke(app, ["validate", str(file), "--against", str(data)])
+    assert done.exit_code == ends
+    assert f"{gaps} of 900 rows would be rejected:\n  {gaps} missing_field: `sex` " in done.stderr
+    assert "(row 6)" in done.stderr
+    assert f"{900 - gaps} records of 900 rows, {900 - gaps} with a label" in done.stdout
+    told = CliRunner().invoke(app, ["validate", str(file), "--against", str(data), "--json"])
+    kind = {"reason": "missing_field", "field": "sex", "count": gaps, "row": 6}
+    assert json.loads(told.stdout)["against"]["rejects"] == [kind]
+
+
 def test_columns_that_do_not_fit_are_named(file: Path) -> None:
     data = file.with_suffix(".csv")
     data.write_text("id,at,incom,sex,age,bad\n1,2026-01-31T00:00:00Z,3,f,20,yes\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from collections import Counter
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from penstock.client.ages import ages_of
 from penstock.client.cli import predictions as cli
 from penstock.client.cli.output import EMPTY
 from penstock.client.cli.predictions import _unnamed, steps
-from penstock.client.cli.published import said
+from penstock.client.cli.published import event_id, said
 from penstock.client.events import Published
 from penstock.client.lineage import Lineage
 from penstock.client.outcomes import Example, Outcome
@@ -47,8 +49,8 @@ NUMBERED, OF_ITS_OWN = FILE.replace("$row_content", "$row_number"), FILE.replace
 
 
 def account(text: str, *, records: int = 0, duplicates: int = 0, examples: tuple[Example, ...] = ()) -> str:
-    rejects = {one.reject["reason"]: 1 for one in examples}
-    told = Outcome(records + duplicates + len(examples), records, duplicates, rejects, 0, examples)
+    rejects = Counter(one.reject["reason"] for one in examples for _ in range(one.count))
+    told = Outcome(records + duplicates + rejects.total(), records, duplicates, rejects, 0, examples)
     first = [b"{", {"row": "1f-1", "income": 3}]
     published, young = Published(told.events, 0, 1.0, ()), ages_of((), datetime.now(UTC))
     return "\n".join(said(published, told, read(text), "events", first, young))
@@ -109,6 +111,33 @@ def test_a_reject_names_its_row_and_a_value_that_anybody_may_see(field: str, sho
     reject: Any = {"reason": "wrong_type", "field": field, "value": "Maybe", "detail": f"`{field}` is odd"}
     text = account(FILE, records=9, examples=(Example(12, reject),))
     assert f"1 wrong_type: `{field}` is odd {shown}" in text.splitlines()[2]
+
+
+def test_rejects_of_one_reason_are_told_by_field() -> None:
+    def reject(field: str, offset: int) -> Any:
+        said = {"reason": "missing_field", "field": field, "value": None, "detail": f"`{field}` is missing"}
+        return said | {"partition": 0, "offset": offset}
+
+    places = Places()
+    for row in range(1, 5):
+        places.add(0, row, row)
+    found = [("events", reject(*one)) for one in (("income", 3), ("income", 2), ("sex", 1), ("sex", 99))]
+    published = Published(4, 0, 1.0, (), places)
+    events: Any = SimpleNamespace(rejects=lambda *_: found)
+    examples = outcomes._examples(events, "loans", "events", published)
+    assert account(FILE, records=1, examples=examples).splitlines()[2:4] == [
+        "  2 missing_field: `income` is missing (row 2)",
+        "  1 missing_field: `sex` is missing (row 1)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [(b'{"row": "H-7"}', "H-7"), (b'{"row": 7}', "7"), (b"{", ""), (b"[]", ""), (b"{}", "")],
+)
+def test_a_reject_is_found_in_the_file_by_the_id_of_its_event(event: bytes, shown: str) -> None:
+    reject: Any = {"original": b64encode(event).decode()}
+    assert event_id(reject, read(FILE).sources["events"]) == shown
 
 
 def test_a_row_is_found_by_the_place_of_its_event() -> None:

@@ -1,12 +1,11 @@
-"""Outcome of a publish: ingest's counts when it has read the events, and the first reject of each kind."""
+"""Outcome of a publish: ingest's counts when it has read the events, and its rejects by kind."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from penstock.client.events import Events, Published
 from penstock.contracts.dataplane import Reject
@@ -18,9 +17,13 @@ WITHIN_S = 60.0
 _LOOK_S = 0.1
 
 
-class Example(NamedTuple):
+@dataclass(frozen=True)
+class Example:
+    """First reject of those that broke one rule of one field."""
+
     row: int  # of the file, from 1
     reject: Reject
+    count: int = 1  # of such rejects
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Outcome:
     rejects: Mapping[str, int]
     of_others: int
     examples: tuple[Example, ...]
-    """The first reject of each reason; none where this user may not read rejects."""
+    """By reason and field, the commonest first; none where this user may not read rejects."""
 
     @property
     def rejected(self) -> int:
@@ -110,10 +113,14 @@ def _read(
 
 
 def _examples(events: Events, pipeline: str, source: str, published: Published) -> tuple[Example, ...]:
-    found: dict[str, Example] = {}
+    found: dict[tuple[str, str | None], Example] = {}
     with suppress(Refused):
         for _, reject in events.rejects(pipeline, source):
             row = published.places.row(reject["partition"], reject["offset"])
-            if row and row <= found.get(reject["reason"], Example(row, reject)).row:
-                found[reject["reason"]] = Example(row, reject)
-    return tuple(found.values())
+            if not row:
+                continue
+            kind = reject["reason"], reject["field"]
+            known = found.get(kind, Example(row, reject, 0))
+            first = Example(row, reject) if row < known.row else known
+            found[kind] = replace(first, count=known.count + 1)
+    return tuple(sorted(found.values(), key=lambda one: -one.count))

@@ -18,6 +18,7 @@ from penstock.client.cli.output import EXIT_USAGE, console, errors, progress, ta
 from penstock.client.declared import Row, columns_of
 from penstock.client.files import rows
 from penstock.client.guess.table import Column, read_table
+from penstock.client.judged import Judged
 from penstock.contracts.errors import Invalid, NotFound
 from penstock.contracts.measures import words
 from penstock.contracts.pipeline import Pipeline
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
 def against(
     pipeline: Pipeline, data: Path, source: str | None, encoding: str | None, *, quiet: bool
-) -> Prospect:
+) -> tuple[Prospect, Judged]:
     """Compares a file with a source, by default the target's. Prints what does not fit and ends with 2;
-    else reads all its rows, and warns of columns that it lacks, and where most rows are old. Raises
+    else reads all its rows, judges them as ingest will, and warns of columns that it lacks, of rows that
+    would be rejected, and where most are old. The prospect is of those that become records. Raises
     NotFound, and Invalid where it cannot be read.
     """
     source = source or pipeline.target.source_field.partition(".")[0]
@@ -50,14 +52,18 @@ def against(
         for misfit in misfits:
             errors.print(f"{data}: {misfit}", style="red")
         raise typer.Exit(EXIT_USAGE)
-    ages = Ages(pipeline.training.max_age, datetime.now(UTC))
-    read = ages.of(itertools.chain(first, found), declared.timestamp)
-    seen = prospect(pipeline, source, _told(read, data, quiet=quiet))
+    now = datetime.now(UTC)
+    ages, judged = Ages(pipeline.training.max_age, now), Judged(pipeline, source, now)
+    read = ages.of(judged.of(_told(itertools.chain(first, found), data, quiet=quiet)), declared.timestamp)
+    seen = prospect(pipeline, source, read)
+    if judged.rejected:
+        kinds = "".join(f"\n  {kind.said}" for kind in judged.kinds)
+        _warn(f"{data}: {judged.rejected:,} of {judged.rows:,} rows would be rejected:{kinds}")
     for column, lacks in checks.lacking(looked_at, pipeline, source).items():
         _warn(f"{data}: {lacks}; `publish` asks for `--without {shlex.quote(column)}` then")
     for old in advice(ages, pipeline, source):
         _warn(f"{data}: {old}")
-    return seen
+    return seen, judged
 
 
 def _told(found: Iterator[Row | bytes], data: Path, *, quiet: bool) -> Iterator[Row | bytes]:
@@ -98,9 +104,10 @@ def _warn(said: str) -> None:
     errors.print(f"warning: {said}", style="yellow", soft_wrap=not errors.file.isatty())
 
 
-def said(found: Prospect, data: Path, confidence: float) -> list[RenderableType]:
+def said(found: Prospect, judged: Judged, data: Path, confidence: float) -> list[RenderableType]:
     """Says of each gate what chance alone does to it, in a table."""
-    counts = f"{data}: {found.rows:,} rows, {found.labelled:,} with a label, about {found.audited:,} audited"
+    rows = f"{found.rows:,} records of {judged.rows:,} rows" if judged.rejected else f"{found.rows:,} rows"
+    counts = f"{data}: {rows}, {found.labelled:,} with a label, about {found.audited:,} audited"
     if not found.gates:
         return [f"{counts}; nothing can be said of these gates"]
     columns = ("gate", "a fair model shows", "rows needed", "to be reached", "")
@@ -123,13 +130,18 @@ def _line(one: Outlook) -> tuple[object, ...]:
     return rule, fair, one.needs, reach, one.why or " "
 
 
-def document(found: Prospect, given: list[Proxy]) -> dict[str, Any]:
+def document(found: Prospect, judged: Judged, given: list[Proxy]) -> dict[str, Any]:
     """Builds what `--json` prints."""
     gates = [
         one.gate.model_dump(include={"metric", "by", "at_least", "at_most"}, exclude_none=True)
         | {"fair": one.fair, "rows_needed": one.needs, "to_be_reached": one.reach, "why": one.why}
         for one in found.gates
     ]
-    counts = {"rows": found.rows, "labelled": found.labelled, "audited": found.audited}
+    rejects = [
+        {"reason": kind.reject.reason, "field": kind.reject.field, "count": kind.count, "row": kind.row}
+        for kind in judged.kinds
+    ]
+    counts = {"rows": judged.rows, "rejected": judged.rejected, "rejects": rejects}
+    counts |= {"labelled": found.labelled, "audited": found.audited}
     proxies = [{"protected": one.protected, "inputs": one.inputs, "r2": one.r2} for one in given]
     return counts | {"gates": gates, "proxies": proxies}

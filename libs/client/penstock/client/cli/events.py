@@ -14,8 +14,8 @@ from rich.console import RenderableType
 
 from penstock.client import checks
 from penstock.client.ages import Ages
-from penstock.client.cli.output import EXIT_FAILED, AsJson, progress, show, table
-from penstock.client.cli.published import document, said
+from penstock.client.cli.output import EXIT_FAILED, MAX_REJECTS, AsJson, progress, show, table
+from penstock.client.cli.published import document, event_id, said
 from penstock.client.cli.sites import rejects_table
 from penstock.client.client import Penstock
 from penstock.client.declared import Row
@@ -32,7 +32,7 @@ def publish(
     pipeline: str,
     source: str,
     file: Annotated[Path, typer.Argument(help="CSV, JSON Lines or Parquet.")],
-    max_rejects: Annotated[float, typer.Option(help="Share of rejects from which it fails.")] = 0.05,
+    max_rejects: Annotated[float, typer.Option(help="Share of rejects from which it fails.")] = MAX_REJECTS,
     encoding: Annotated[str | None, typer.Option(help="Of a CSV file that is not UTF-8, as cp1252.")] = None,
     site: Annotated[str, typer.Option(help="host:port of a site that takes them instead.")] = "",
     without: Annotated[
@@ -134,17 +134,19 @@ def rejects(
     with Penstock() as penstock:
         found = list(penstock.events.rejects(pipeline, source))
         unread = _unread(penstock, pipeline, source)
+        spec = penstock.pipelines.spec(pipeline) if found else None
         at_sites = _at_sites(penstock, pipeline, source)
     counts = Counter((name, reject["reason"], reject["field"] or "") for name, reject in found)
     by_reason = [(*group, count) for group, count in counts.most_common()]
     shown: Counter[str] = Counter()
     examples = []
-    for _, reject in reversed(found):
+    for name, reject in reversed(found):
         if shown[reject["reason"]] < limit:
             shown[reject["reason"]] += 1
-            examples.append(
-                f"  partition {reject['partition']} offset {reject['offset']}: {reject['detail']}"
-            )
+            identity = event_id(reject, spec.sources.get(name)) if spec else ""
+            event = f"event {identity}, " if identity else ""
+            place = f"partition {reject['partition']} offset {reject['offset']}"
+            examples.append(f"  {event}{place}: {reject['detail']}")
     show(
         [{"source": name, **reject} for name, reject in found],
         table(("source", "reason", "field", "count"), by_reason, empty="no rejects"),

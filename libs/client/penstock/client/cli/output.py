@@ -71,6 +71,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
+MAX_REJECTS = 0.05
+"""Share of a file's rows that may be rejected, unless somebody says otherwise."""
 
 
 class Reporting(TyperGroup):

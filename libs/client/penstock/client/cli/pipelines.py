@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from penstock.client.cli import against
-from penstock.client.cli.output import EXIT_USAGE, AsJson, agreed, counted, errors, fail, show, table
+from penstock.client.cli.output import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    MAX_REJECTS,
+    AsJson,
+    agreed,
+    counted,
+    errors,
+    fail,
+    show,
+    table,
+)
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
 from penstock.contracts.load import place, read
@@ -32,7 +43,8 @@ def validate(
     """Check a pipeline file without a platform.
 
     With --against, says what a perfectly fair model of the data would show at each fairness gate, and
-    warns of inputs that give a protected column back.
+    warns of rows that would be rejected (it ends with 1 where publish would) and of inputs that give a
+    protected column back.
     """
     text = _text(file)
     pipeline = read(text, str(file))
@@ -44,11 +56,14 @@ def validate(
     if data is None:
         show(pipeline, summary, as_json=as_json_)
         return
-    seen = against.against(pipeline, data, source, encoding, quiet=as_json_)
+    seen, judged = against.against(pipeline, data, source, encoding, quiet=as_json_)
     given = against.given_back(pipeline, data, source, encoding) if seen.rows else []
     against.warned(given, file)
-    document = {"pipeline": pipeline, "against": against.document(seen, given)}
-    show(document, summary, *against.said(seen, data, pipeline.audit.confidence), as_json=as_json_)
+    document = {"pipeline": pipeline, "against": against.document(seen, judged, given)}
+    said = against.said(seen, judged, data, pipeline.audit.confidence)
+    show(document, summary, *said, as_json=as_json_)
+    if judged.rejected > MAX_REJECTS * judged.rows:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def apply(file: File, as_json_: AsJson = False) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from penstock.client.ages import Ages, advice
 from penstock.client.declared import Row
 from penstock.client.events import Published
 from penstock.client.outcomes import Example, Outcome
+from penstock.contracts.dataplane import Reject, read_json
 from penstock.contracts.pipeline import Pipeline, Source
 from penstock.contracts.pipeline.sources import ROW_CONTENT, ROW_IDS
 
@@ -24,7 +27,7 @@ def document(published: Published, told: Outcome, ages: Ages) -> dict[str, objec
         "duplicates": told.duplicates,
         "rejects": told.rejects,
         "older_than_max_age": ages.older,
-        "examples": [{"row": one.row, **one.reject} for one in told.examples],
+        "examples": [{"row": one.row, "count": one.count, **one.reject} for one in told.examples],
     }
 
 
@@ -43,10 +46,12 @@ def said(
     share = f" ({told.rejected / of_all:.1%})" if told.rejected else ""
     others = f"; {told.of_others} of these events came from elsewhere meanwhile" if told.of_others else ""
     yield f"{told.records} records, {told.duplicates} duplicates, {told.rejected} rejects{share}{others}"
-    examples = {str(one.reject["reason"]): one for one in told.examples}
     for reason, count in sorted(told.rejects.items(), key=lambda item: -item[1]):
-        example = examples.get(reason)
-        yield f"  {count} {reason}" + (f": {_example(example, spec.sources[source])}" if example else "")
+        kinds = [one for one in told.examples if one.reject["reason"] == reason]
+        for one in kinds:
+            yield f"  {one.count} {reason}: {_example(one, spec.sources[source])}"
+        if (others_of_it := count - sum(one.count for one in kinds)) > 0:
+            yield f"  {others_of_it} {reason}"
     if told.rejected:
         yield f"all of them: penstock rejects {spec.pipeline}"
     yield from _duplicates(told, spec, spec.sources[source])
@@ -62,6 +67,19 @@ def _example(one: Example, source: Source) -> str:
     field, value = source.fields.get(one.reject["field"] or ""), one.reject["value"]
     shown = f": {value[:_SHOWN]}" if value and field and not (field.personal or field.protected) else ""
     return f"{one.reject['detail']} (row {one.row}{shown})"
+
+
+def event_id(reject: Reject, source: Source | None) -> str:
+    """Id of the event that was rejected, by which its row is found in the file; empty where it has none,
+    or the field is personal.
+    """
+    if source is None or ((field := source.fields.get(source.id)) and field.personal):
+        return ""
+    with suppress(ValueError):
+        event = read_json(b64decode(reject["original"]))
+        if isinstance(event, dict) and isinstance(identity := event.get(source.id), str | int):
+            return str(identity)[:_SHOWN]
+    return ""
 
 
 def _duplicates(told: Outcome, spec: Pipeline, source: Source) -> Iterator[str]:
