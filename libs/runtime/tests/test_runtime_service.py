@@ -9,6 +9,8 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -341,3 +343,20 @@ def test_what_fits_no_event_is_the_callers_mistake_and_a_damaged_row_is_not() ->
     with pytest.raises(PenstockError, match="partition: a row of the database is damaged") as damaged:
         Json(PartitionOffset).process_result_value({"topic": "t"}, sqlite.dialect())
     assert rpc._told(damaged.value, "").kind == Kind.INTERNAL
+
+
+def test_a_method_is_looked_up_once_and_what_is_none_leaves_nothing_behind() -> None:
+    answers, asked = grpc.unary_unary_rpc_method_handler(lambda *_: b""), list[str]()
+
+    class Handlers(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+            asked.append(handler_call_details.method)
+            return answers if handler_call_details.method == "/a/Known" else None
+
+    methods = rpc.Methods()
+    methods.add_generic_rpc_handlers((Handlers(),))
+    for method, found in (("/a/Known", answers), ("/a/Other", None)):
+        details: Any = SimpleNamespace(method=method)
+        assert [methods.service(details) for _ in range(3)] == [found] * 3
+    assert asked == ["/a/Known", *["/a/Other"] * 3]
+    assert list(methods._found) == ["/a/Known"]

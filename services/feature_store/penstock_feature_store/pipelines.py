@@ -26,12 +26,14 @@ from penstock_feature_store.deletion import Deletion
 from penstock_feature_store.lake.lake import Lake, SourceLake
 from penstock_feature_store.lake.records import Records
 from penstock_feature_store.online.repository import apply
+from penstock_feature_store.online.selection import Selection
 from penstock_feature_store.online.stores import OnlineStore, OnlineStores
 from penstock_feature_store.store import PipelineRow, keep_pipeline, newest_pipelines
 
 log = structlog.get_logger(__name__)
 
 GROUP = "penstock.feature_store"
+_SELECTIONS = 64  # kept of a pipeline
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,7 +98,7 @@ class Held:
     @cached_property
     def features(self) -> Sequence[str]:
         """`source.field` of each of the pipeline's features."""
-        return [feature.source_field for feature in self.pipeline.resolved_features().values()]
+        return tuple(feature.source_field for feature in self.pipeline.resolved_features().values())
 
     @cached_property
     def references(self) -> Mapping[str, tuple[str, str]]:
@@ -113,6 +115,21 @@ class Held:
             where=self.pipeline.pipeline,
             remedy=nearest(reference, list(self.references)),
         )
+
+    def selection(self, fields: Sequence[str]) -> Selection:
+        """How these fields (`source.field`) are answered; kept for the next who asks for them. Raises
+        Invalid.
+        """
+        known = self._selections.get(asked := tuple(fields))
+        if known is None:
+            known = Selection([self.reference(field) for field in asked], self.reader.packings)
+            if len(asked) <= len(self.references) and len(self._selections) < _SELECTIONS:
+                self._selections[asked] = known
+        return known
+
+    @cached_property
+    def _selections(self) -> dict[tuple[str, ...], Selection]:
+        return {}
 
 
 @dataclass(eq=False)

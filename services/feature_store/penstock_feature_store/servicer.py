@@ -48,11 +48,13 @@ def _of_the_owner(
 ) -> Callable[[Any, Any, Context], Awaitable[Any]]:
     """Answered where the lake is owned, or where it is not needed; handed on elsewhere."""
 
+    name = method.__name__
+
     @functools.wraps(method)
     async def call(self: Servicer, request: Any, context: Context) -> Any:
-        if self._forwarding.ownership.mine or method.__name__ in self._anywhere:
+        if self._forwarding.ownership.mine or name in self._anywhere:
             return await method(self, request, context)
-        return await self._forwarding.call(method.__name__, request, context)
+        return await self._forwarding.call(name, request, context)
 
     return call
 
@@ -90,7 +92,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             )
         began = time.perf_counter()
         response = await features_of(
-            held, list(request.entities), list(request.fields) or held.features, datetime.now(UTC)
+            held, list(request.entities), tuple(request.fields) or held.features, datetime.now(UTC)
         )
         if exported():  # after the answer has left: an entity's age takes as long as its row
             took = time.perf_counter() - began

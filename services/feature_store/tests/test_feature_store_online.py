@@ -16,6 +16,7 @@ from lending import EPOCH, append, credit_risk, record
 from online_worlds import OnlineWorld
 
 from penstock.contracts.dataplane import EARLIEST, LATEST, MAX_IDENTIFIER, MAX_NUMBER
+from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.runtime.kafka.messages import Partition
@@ -26,7 +27,7 @@ from penstock_feature_store.lake.lake import SourceLake
 from penstock_feature_store.online import packed
 from penstock_feature_store.online.definitions import KEY_VERSION
 from penstock_feature_store.online.feast_import import Value, _redis_key, serialize_entity_key
-from penstock_feature_store.online.features import features_of, from_columns, from_packed
+from penstock_feature_store.online.features import features_of, from_columns
 from penstock_feature_store.online.packed import FOUND, NOT_FOUND, Packing
 from penstock_feature_store.online.rows import Origin
 from penstock_feature_store.online.stores import OnlineStore, key_of, serialized_key
@@ -125,6 +126,10 @@ def test_what_ingest_accepts_at_most_is_held(store: OnlineStore, time: datetime,
     assert str(row.values) == str({"income": number, "purpose": "a\u2028\x7f"})
 
 
+def status_of(row: bytes | None) -> pb.EntityFeatures.Status.ValueType | None:
+    return None if row is None else pb.EntityFeatures.FromString(row).status
+
+
 async def answered(*asked: Any) -> pb.GetOnlineFeaturesResponse:
     return pb.GetOnlineFeaturesResponse.FromString(await features_of(*asked))
 
@@ -145,7 +150,7 @@ async def test_a_packed_row_says_what_its_columns_do(online_world: OnlineWorld) 
         for fields in (every, every[1:3], [*every[::-1], *every], of_two, ["outcomes.defaulted"]):
             for age in (timedelta(minutes=3), timedelta(days=30, minutes=2), timedelta(days=41)):
                 asked = held, ["both", "nobody", "late", "both"], fields, EPOCH + age
-                assert None not in from_packed(*asked)
+                assert None not in held.selection(fields).read(store, asked[1], asked[3])
                 assert list((await answered(*asked)).entities) == from_columns(*asked)
 
 
@@ -176,10 +181,23 @@ def test_a_packed_row_of_any_length_is_read_without_feast_s_message(event_id: st
     kept_as = Value(bytes_val=packing.pack(origin, {"kind": "k" * length})).SerializeToString()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(packed, "Value", None)
-        status, said = packing.unpack(written, kept_as, 0) or (None, b"")
-        assert packing.unpack(written, b"", 0) is None
-    assert status == FOUND
-    assert pb.EntityFeatures.FromString(said).values[0].text == "k" * length
+        said, torn = packing.unpack([(written, kept_as), (written, b"")], 0)
+        assert torn is None
+    row = pb.EntityFeatures.FromString(said or b"")
+    assert row.status == FOUND
+    assert row.values[0].text == "k" * length
+
+
+def test_how_the_same_fields_are_answered_is_found_out_once(store: OnlineStore) -> None:
+    held = Held(PIPELINE, 1, store)
+    known = held.selection(["applications.income"])
+    assert held.selection(["applications.income"]) is known
+    assert held.selection(["applications.purpose"]) is not known
+    for number in range(3 * len(held.references)):  # what anybody may ask for fills no memory
+        held.selection(["applications.income"] * number)
+    assert len(held._selections) <= len(held.references) + 2
+    with pytest.raises(Invalid, match="no field"):
+        held.selection(["applications.incom"])
 
 
 async def test_names_of_any_length_are_answered(store: OnlineStore) -> None:
@@ -299,10 +317,8 @@ def test_an_erased_row_leaves_no_byte(online_world: OnlineWorld, store: OnlineSt
     assert not store.erase(["applications", "outcomes"], "Rosalind-1920")
     until(lambda: not online_world.holds("Rosalind-1920"), what="the store's files are written anew")
     assert incomes(store, "Rosalind-1920", "Francis-1916") == [None, 2.0]
-    gone, here = store.features("applications", ["Rosalind-1920", "Francis-1916"], EPOCH)
-    assert gone is not None
-    assert here is not None
-    assert (gone[0], here[0]) == (NOT_FOUND, FOUND)
+    rows = store.features("applications", ["Rosalind-1920", "Francis-1916"], EPOCH)
+    assert [status_of(row) for row in rows] == [NOT_FOUND, FOUND]
 
 
 def test_an_erasure_takes_what_no_pipeline_declares_any_more(online_world: OnlineWorld) -> None:
@@ -353,8 +369,7 @@ def test_values_leave_by_when_they_were_published(store: OnlineStore) -> None:
     found = store.read("outcomes", ["published-0", "published-1"], ["defaulted"], EPOCH)
     assert [row.status for row in found] == ["not_found", "found"]
     (gone,) = store.features("outcomes", ["published-0"], EPOCH)
-    assert gone is not None
-    assert gone[0] == NOT_FOUND
+    assert status_of(gone) == NOT_FOUND
     assert incomes(store, "published-0") == [1.0]
 
 

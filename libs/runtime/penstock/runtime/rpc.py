@@ -114,8 +114,10 @@ def _method(call: grpc.HandlerCallDetails | grpc.aio.ClientCallDetails) -> str:
 def _answered_in_a_span(call: grpc.HandlerCallDetails) -> bool:
     if not str(call.method).startswith(_MANY):
         return _traced(call)
-    traces = dict(call.invocation_metadata or ()).get("traceparent")
-    return str(traces).endswith("-01") if traces else random.randrange(_ONE_OF) == 0  # noqa: S311
+    for name, value in call.invocation_metadata or ():
+        if name == "traceparent":
+            return str(value).endswith("-01")
+    return random.random() * _ONE_OF < 1  # noqa: S311
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -162,21 +164,17 @@ class ErrorTable(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        if _answered_in_a_span(handler_call_details):
-            return await self._traces.intercept_service(
-                lambda details: self._handler(continuation, details), handler_call_details
-            )
-        return await self._handler(continuation, handler_call_details)
+        if not _answered_in_a_span(handler_call_details):
+            return self._in_place_of(await continuation(handler_call_details), handler_call_details.method)
 
-    async def _handler(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        handler = await continuation(handler_call_details)
+        async def answering(details: grpc.HandlerCallDetails) -> Handler | None:
+            return self._in_place_of(await continuation(details), details.method)
+
+        return await self._traces.intercept_service(answering, handler_call_details)
+
+    def _in_place_of(self, handler: Handler | None, method: str) -> Handler | None:
         if handler is None or (handler.request_streaming and handler.response_streaming):
             return handler
-        method: str = handler_call_details.method
         known = self._answering.get(method)
         if known is None or known[0] is not handler:
             known = self._answering[method] = handler, _answering(handler, method)
@@ -209,6 +207,7 @@ class Methods(grpc.GenericRpcHandler):
         self.open = waits_for is None
         self._waits_for = waits_for or (lambda: "")
         self._handlers: list[grpc.GenericRpcHandler] = []
+        self._found: dict[str, Handler] = {}  # by method
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         self._handlers += handlers
@@ -219,8 +218,14 @@ class Methods(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         if not self.open:
             return grpc.stream_stream_rpc_method_handler(self._not_yet(handler_call_details.method))
-        answers = (known.service(handler_call_details) for known in self._handlers)
-        return next((found for found in answers if found is not None), None)
+        method = handler_call_details.method
+        if (known := self._found.get(method)) is not None:
+            return known
+        for handler in self._handlers:
+            if (found := handler.service(handler_call_details)) is not None:
+                self._found[method] = found
+                return found
+        return None
 
     def _not_yet(self, method: str) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]:
         async def answer(_requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:

@@ -8,7 +8,7 @@ without it, by an older version or for other fields, the columns tell.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from struct import Struct
 
@@ -27,8 +27,12 @@ FOUND, NOT_FOUND, EXPIRED = (
     pb.EntityFeatures.STATUS_EXPIRED,
 )
 
-Packed = tuple[pb.EntityFeatures.Status.ValueType, bytes]
-"""Status, and the rest of an `EntityFeatures` without its entity."""
+_FOUND, _NOT_FOUND, _EXPIRED = (
+    pb.EntityFeatures(status=status).SerializeToString() for status in (FOUND, NOT_FOUND, EXPIRED)
+)
+
+Packed = bytes
+"""An `EntityFeatures` as it is sent, without its entity: its status comes first."""
 
 
 class Packing:
@@ -39,7 +43,8 @@ class Packing:
         self._columns = [names.column_of(field) for field in fields]
         self._source = source
         self._stamp = blake2b(repr((_VERSION, self.fields)).encode(), digest_size=8).digest()
-        self._nothing = pb.EntityFeatures(values=[pb.Value()] * len(fields)).SerializeToString()
+        nothing = pb.EntityFeatures(values=[pb.Value()] * len(fields)).SerializeToString()
+        self._not_found, self._expired = _NOT_FOUND + nothing, _EXPIRED + nothing
 
     def pack(self, origin: Origin, values: Mapping[str, Scalar]) -> bytes:
         """`values` by column."""
@@ -51,32 +56,38 @@ class Packing:
         )
         return self._stamp + kept(origin) + _TIME.pack(origin.time_us) + row.SerializeToString()
 
-    def unpack(self, origin: bytes | None, packed: bytes | None, oldest_us: int) -> Packed | None:
-        """An entity's row; None where only the columns can tell. `origin` and `packed` as Feast keeps them,
-        None where it does not; `oldest_us`: event time before which a row is expired.
+    def unpack(
+        self, rows: Iterable[tuple[bytes | None, bytes | None]], oldest_us: int
+    ) -> list[Packed | None]:
+        """One an entity; None where only the columns can tell. `rows`: its `__origin` and `__row` as Feast
+        keeps them, None where it does not; `oldest_us`: event time before which a row is expired.
         """
-        if origin is None:
-            return NOT_FOUND, self._nothing
-        # Of Feast's message only the bytes are wanted; to read it takes longer than all the rest.
-        head, at = self._stamp + origin, _bytes_at(packed)
-        if packed is None or not packed.startswith(head, at):
-            return None
-        begins = at + len(head)
-        (time_us,) = _TIME.unpack_from(packed, begins)
-        said = packed[begins + _TIME.size :]
-        if time_us >= oldest_us:
-            return FOUND, said
+        stamp, unpacked = self._stamp, list[Packed | None]()
+        for origin, packed in rows:
+            if origin is None:
+                unpacked.append(self._not_found)
+                continue
+            head = stamp + origin
+            if packed is None or not packed.startswith(head, at := _bytes_at(packed)):
+                unpacked.append(None)
+                continue
+            (time_us,) = _TIME.unpack_from(packed, begins := at + len(head))
+            said = packed[begins + _TIME.size :]
+            unpacked.append(_FOUND + said if time_us >= oldest_us else self._without_values(said))
+        return unpacked
+
+    def _without_values(self, said: bytes) -> Packed:
         expired = pb.EntityFeatures.FromString(said)
         del expired.values[:]
-        return EXPIRED, expired.SerializeToString() + self._nothing
+        return self._expired + expired.SerializeToString()
 
 
-def _bytes_at(packed: bytes | None) -> int:
-    """Place in a `Value` of Feast's, of bytes and nothing else, where these begin."""
-    at = 1
-    while packed is not None and at < len(packed) and packed[at] & 0x80:
-        at += 1
-    return at + 1
+def _bytes_at(packed: bytes) -> int:
+    """Place in a `Value` of Feast's, of bytes and nothing else, where these begin: after their kind and
+    their length. To read the message takes longer than all the rest.
+    """
+    size = len(packed)
+    return 3 if 129 < size < 16_387 else 2 if size < 130 else 4 if size < 2_097_156 else 5
 
 
 def kept(origin: Origin) -> bytes:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 import structlog
@@ -107,12 +108,6 @@ class SqliteOnlineStore(OnlineStore):
             )
 
     def _packed(self, source: str, entities: Sequence[str]) -> Sequence[tuple[bytes | None, bytes | None]]:
-        table = f'"{self._project}_{names.view_of(source)}"'
-        statement = (
-            f"SELECT origin.entity_key, origin.value, packed.value FROM {table} origin"  # noqa: S608  ours
-            f" LEFT JOIN {table} packed ON packed.entity_key = origin.entity_key AND packed.feature_name = ?"
-            f" WHERE origin.feature_name = ? AND origin.entity_key IN ({', '.join('?' * len(entities))})"
-        )
         keys = list(map(serialized_key, entities))
         with self._reading:
             if self._reader is None:
@@ -120,6 +115,7 @@ class SqliteOnlineStore(OnlineStore):
                 self._reader = sqlite3.connect(
                     address, uri=True, timeout=READ_S, isolation_level=None, check_same_thread=False
                 )
+            statement = _packed_rows(self._project, source, len(keys))
             rows = self._reader.execute(statement, (names.ROW, names.ORIGIN, *keys)).fetchall()
         held = {key: (origin, packed) for key, origin, packed in rows}
         return [held.get(key, (None, None)) for key in keys]
@@ -163,6 +159,17 @@ class SqliteOnlineStores(OnlineStores):
 
     def close(self) -> None:
         """Each store closes its own connection."""
+
+
+@lru_cache(maxsize=256)
+def _packed_rows(project: str, source: str, count: int) -> str:
+    """Statement for so many entities' `__origin` and `__row`."""
+    table = f'"{project}_{names.view_of(source)}"'
+    return (
+        f"SELECT origin.entity_key, origin.value, packed.value FROM {table} origin"  # noqa: S608  ours
+        f" LEFT JOIN {table} packed ON packed.entity_key = origin.entity_key AND packed.feature_name = ?"
+        f" WHERE origin.feature_name = ? AND origin.entity_key IN ({', '.join('?' * count)})"
+    )
 
 
 def remove(folder: Path) -> None:

@@ -158,8 +158,8 @@ class OnlineStore(ABC):
 
     def features(self, source: str, entities: Sequence[str], now: datetime) -> list[Packed | None]:
         """One an entity, in order, with the fields of the source's packing; None where `read` must tell."""
-        unpack, oldest_us = self.packings[source].unpack, (now - self._max_age - _EPOCH) // _MICROSECOND
-        return [unpack(origin, packed, oldest_us) for origin, packed in self._packed(source, entities)]
+        oldest_us = (now - self._max_age - _EPOCH) // _MICROSECOND
+        return self.packings[source].unpack(self._packed(source, entities), oldest_us)
 
 
 class OnlineStores(ABC):
