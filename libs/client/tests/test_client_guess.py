@@ -17,6 +17,7 @@ from penstock.client.guess.decide import Answers
 from penstock.client.guess.infer import First, first
 from penstock.client.guess.report import report
 from penstock.client.guess.table import SAMPLE, read_table
+from penstock.client.guess.times import unread
 from penstock.contracts.errors import Invalid
 from penstock.contracts.load import read
 from penstock.contracts.pipeline import Pipeline
@@ -526,3 +527,71 @@ def test_whatever_the_names_and_values_a_guess_is_yaml_that_says_them(
     said = YAML(typ="safe").load(text)
     source = said["sources"]["events"]
     assert {*source["fields"], source["id"], source["timestamp"]} >= set(names)
+
+
+# -- times in a form that is not read ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "form", "shown"),
+    [
+        ("{month}/{day}/2017 18:05", "month, day, year", "2017-01-01T18:05:00"),
+        ("{day}.{month}.17", "day, month, year", "2017-01-01T00:00:00"),
+        ("{month}/{day}/2017 6:05 PM", "month, day, year", "2017-01-01T18:05:00"),
+        ("{month}/{month}/2017", "day and month, in whichever order", "2026-01-31T18:05:00"),
+        ("2017/{month}/{day}", "year, month, day, not joined by `-`", "2026-01-31T18:05:00"),
+        ("{day}-Jan-2017", "with the month's name", "2026-01-31T18:05:00"),
+        ("Jan {day}, 2017", "with the month's name", "2026-01-31T18:05:00"),
+    ],
+)
+def test_times_in_a_form_that_is_not_read_are_told_and_no_input(
+    tmp_path: Path, written: str, form: str, shown: str
+) -> None:
+    path = tmp_path / "stops.csv"
+    with path.open("w", newline="") as opened:
+        lines = csv.writer(opened)
+        lines.writerow(["number", "when", "beat", "searched"])
+        for n in range(ROWS):
+            moment = written.format(day=n % 28 + 1, month=n % 12 + 1)
+            lines.writerow([f"S-{n}", moment, n % 7, ("yes", "no")[n % 3 == 0]])
+    found = first(read_table(path), Answers(target="searched"))
+    (when,) = (one for one in found.guess.fields if one.name == "when")
+    assert f"looks like times in a form that is not read ({form})" in when.left_out
+    assert f"`{shown}`" in when.left_out
+    assert "`when` is in a form that is not read" in found.text
+    assert "no column says when" not in found.text
+    assert not re.search(r"when: .*free text", found.text)
+    assert [one.name for one in found.guess.inputs()] == ["beat"]
+    assert "when" not in read(found.text, "stops.yaml").resolved_features()
+
+
+@pytest.mark.parametrize(
+    "texts", [["1/2/2017", "soon"], ["1.2.3.4"], ["31/31/2017"], ["12-Mai-17 x"], ["a b"], []]
+)
+def test_what_only_resembles_times_is_none(texts: list[str]) -> None:
+    assert unread(texts) == ""
+
+
+# -- comments that are followed ---------------------------------------------------------------------
+
+
+def test_what_a_comment_says_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "stops.csv"
+    with path.open("w", newline="") as opened:
+        lines = csv.writer(opened)
+        lines.writerow(["number", "when", "area", "searched"])
+        for n in range(ROWS):
+            area = ("Unknown", "north", "south", "east")[n % 4]
+            moment = f"2026-01-{n % 28 + 1:02}T00:00:00Z"
+            lines.writerow([f"S-{n}", moment, area, ("yes", "no")[n % 3 == 0]])
+    text = first(read_table(path), Answers(target="searched")).text
+    asked = "a gap? Then name it in `missing`, take it out of every `values`, leave out `required`"
+    assert asked in text
+    assert "split: {by: time}" in text
+    followed = re.sub(r"\[Unknown, |, Unknown", lambda gap: gap[0][0] if gap[0][0] == "[" else "", text)
+    followed = re.sub(r"(area: .*?), required: true", r"\1", followed)
+    followed = followed.replace("    fields:\n", "    missing: [Unknown]\n    fields:\n")
+    pipeline = read(followed + "split: {by: time}\n", "stops.yaml")
+    assert pipeline.split is not None
+    assert pipeline.sources["events"].missing == ("Unknown",)
+    assert pipeline.field("events.area").values == ("east", "north", "south")

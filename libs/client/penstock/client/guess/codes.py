@@ -45,8 +45,10 @@ def codes_of(column: Column) -> tuple[list[Code], tuple[float, float]]:
     return found, (min(counts, default=0.0), max(counts, default=0.0))
 
 
-def gap_asked(column: Column) -> str:
-    """Question of a person whether texts of the column stand for a missing value; else empty."""
+def gap_asked(column: Column, *, listed: bool, required: bool) -> str:
+    """Question of a person whether texts of the column stand for a missing value, with all that is to be
+    written if so; else empty. `listed`: its values are; `required`: it is.
+    """
     short = len(column.counts) > 2
     found = [
         f"`{text}` ({count:,} times)"
@@ -55,7 +57,11 @@ def gap_asked(column: Column) -> str:
     ]
     if not found:
         return ""
-    return f"{' and '.join(found)}: {'a gap' if len(found) == 1 else 'gaps'}? Then name it in `missing`"
+    gaps, it = ("a gap", "it") if len(found) == 1 else ("gaps", "them")
+    steps = [f"name {it} in `missing`"]
+    steps += [f"take {it} out of every `values`"] if listed else []
+    steps += ["leave out `required`"] if required else []
+    return f"{' and '.join(found)}: {gaps}? Then {', '.join(steps)}"
 
 
 def _is_code(value: float, counts: Counter[float]) -> bool:

@@ -87,7 +87,7 @@ def _useless(column: Column, kind: Kind) -> str:
     if len(column.counts) == 1 and not column.missing:
         return "it has one value"
     if kind.type == "time":
-        return "a time is no input; publish what it means, as days since"
+        return kind.unread or "a time is no input; publish what it means, as days since"
     many = len(column.values) > _MANY
     if column.unique and many and (names.names_a_row(column.name) or is_of_ids(column)):
         return "it names a row: each has its own"

@@ -10,6 +10,7 @@ from typing import Literal
 
 from penstock.client.declared import moment, text_of
 from penstock.client.guess.table import Column
+from penstock.client.guess.times import unread
 from penstock.contracts.dataplane import MAX_NUMBER
 
 Type = Literal["number", "category", "text", "boolean", "time"]
@@ -26,6 +27,8 @@ class Kind:
     type: Type
     range: tuple[float, float] | None = None
     values: tuple[str, ...] | None = None
+    unread: str = ""
+    """Sentence on times in a form that is not read."""
 
 
 def kind_of(column: Column, *, listed: bool) -> Kind:
@@ -43,6 +46,8 @@ def kind_of(column: Column, *, listed: bool) -> Kind:
         return Kind("number", _range(column.numbers))
     if is_time(column, seconds=False):
         return Kind("time")
+    if why := unread(column.present):
+        return Kind("time", unread=why)
     many = fmean(len(text.split()) for text in list(texts)[:1000]) > _WORDS_OF_A_TEXT
     repeated = len(texts) <= len(column.present) / 2
     if (len(texts) <= _MAX_CATEGORIES and (repeated or not many)) or (repeated and not many):

@@ -44,6 +44,7 @@ def written(guess: Guess, baseline: Baseline | None, ages: Ages, lacking: str = 
         *_source(guess),
         *_features(guess),
         *_targets(guess),
+        *_split(guess),
         *_training(ages),
         *_audit(guess, baseline),
     ]
@@ -96,7 +97,9 @@ def _columns(guess: Guess) -> Iterator[tuple[str, tuple[str, str]]]:
     if not guess.id:
         yield _ROW, (f'"{ROW_CONTENT}"', "no column names a row: a digest of its values does")
     if not guess.timestamp:
-        why = "no column says when: all rows of a file get the time of its publishing"
+        able = next((f"`{_line(one.name)}`" for one in guess.fields if one.kind.unread), "")
+        none = f"{able} is in a form that is not read" if able else "no column says when"
+        why = f"{none}: all rows of a file get the time of its publishing"
         yield _PUBLISHED, (f'"{PUBLISHING_TIME}"', why)
 
 
@@ -121,7 +124,8 @@ def _declared(one: Field, guess: Guess) -> str:
     if one.type == "number" and not is_target:
         why += [asked(one.column), _weighs(one)]
     if one.type == "category":
-        why.append(gap_asked(one.column))
+        required = complete and not is_target
+        why.append(gap_asked(one.column, listed=bool(one.kind.values), required=required))
     why.append(one.doubt)
     if one.column.missing:
         why.append(f"{one.column.missing:.1%} missing")
@@ -159,6 +163,11 @@ def _targets(guess: Guess) -> Iterator[str]:
     asked = "" if target.why == AS_SAID else f"; is it the one{f', or {others}' if others else ''}?"
     why = target.because + asked + ("" if target.task == "regression" else f" ({shares})")
     yield f"  {_quoted(one.name)}: {{from: events.{one.name}, type: {target.task}{positive}}}  # {_line(why)}"
+
+
+def _split(guess: Guess) -> Iterator[str]:
+    if guess.timestamp and len(guess.timestamp.counts) > 1:
+        yield "# Rows of one entity stay in one part. To audit on the newest rows:  split: {by: time}"
 
 
 def _training(ages: Ages) -> Iterator[str]:
