@@ -66,3 +66,22 @@ def test_no_gate() -> None:
     assert (path, "so none may serve" in said, "without_gates" in said) == ("audit", True, True)
     ((path, said),) = told(without + "promotion: {without_gates: allowed}\n")
     assert (path, said.endswith("none is judged; add `gates`")) == ("audit", True)
+
+
+@pytest.mark.parametrize(
+    ("favourable", "metric", "meant"),
+    [
+        ("false", "demographic_parity_ratio", "nonselection_ratio"),
+        ("true", "nonselection_ratio", "demographic_parity_ratio"),
+        ("false", "nonselection_ratio", ""),
+        ("true", "demographic_parity_ratio", ""),
+        ("", "demographic_parity_ratio", ""),
+    ],
+)
+def test_a_ratio_that_is_no_four_fifths_rule(favourable: str, metric: str, meant: str) -> None:
+    good = f", favourable: {favourable}" if favourable else ""
+    text = FILE.replace("COPY", "debts").replace("type: binary", f"type: binary{good}")
+    gate = f"{{metric: {metric}, by: sex, at_least: 0.8}}"
+    found = told(text.replace("gates: [", f"gates: [{gate}, "))
+    assert [path for path, _ in found] == (["audit.gates.0.metric"] if meant else [])
+    assert all(f"how often they do: `{meant}`" in said for _, said in found)

@@ -10,7 +10,7 @@ from fairlearn import metrics as fairlearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.contracts.measures import MEASURES
+from penstock.contracts.measures import MEASURES, between_groups
 from penstock.measures import fairness, intervals
 from penstock.measures.performance import performance
 from penstock.measures.scores import Codes, Floats, Scores
@@ -46,6 +46,13 @@ def value(name: str, of: fairness.Rates) -> float:
     return float(fairness.extreme(name, fairness.CONTRASTS[name](of))[0])
 
 
+def fairlearns(name: str, truth: Codes, decision: Codes, **of: Any) -> float:
+    """fairlearn's measure; the nonselection ratio is that of the other decision."""
+    if name == "nonselection_ratio":
+        return float(fairlearn.demographic_parity_ratio(1 - truth, 1 - decision, **of))
+    return float(getattr(fairlearn, name)(truth, decision, **of))
+
+
 @given(decided(), st.randoms(use_true_random=False))
 @settings(max_examples=30, deadline=None)
 def test_measures_equal_fairlearns(rows: tuple[Codes, Codes, Codes], random: Any) -> None:
@@ -55,10 +62,9 @@ def test_measures_equal_fairlearns(rows: tuple[Codes, Codes, Codes], random: Any
     for name in BETWEEN_GROUPS:
         ours = fairness.extreme(name, fairness.CONTRASTS[name](of))
         for index, sample_weight in enumerate((None, weights)):
-            theirs = getattr(fairlearn, name)(
-                truth, decision, sensitive_features=group, sample_weight=sample_weight
-            )
-            if name == "demographic_parity_ratio" and not decision.any():
+            theirs = fairlearns(name, truth, decision, sensitive_features=group, sample_weight=sample_weight)
+            nobody = {"demographic_parity_ratio": not decision.any(), "nonselection_ratio": decision.all()}
+            if nobody.get(name):
                 # Nobody is selected anywhere: parity; fairlearn divides nothing by nothing.
                 assert (ours[index], np.isnan(theirs)) == (1.0, True)
             else:
@@ -85,7 +91,7 @@ def test_of_several_classes_each_is_taken_against_the_rest_and_the_worst_counts(
     decision = p.argmax(axis=1)
     scores = Scores("multiclass", truth.astype(float), np.arange(200), ("a", "b", "c"), p, decision)
     of = fairness.rates(scores, group)(np.ones((1, 200)))
-    for name in BETWEEN_GROUPS:
+    for name in (measure.name for measure in between_groups("multiclass")):
         theirs = [
             getattr(fairlearn, name)(truth == c, decision == c, sensitive_features=group) for c in range(3)
         ]
@@ -128,6 +134,23 @@ def test_a_class_that_nobody_gets_is_passed_over_wherever_it_stands() -> None:
         found = intervals.disparity("demographic_parity_ratio", of, of, six_rows(of), 0.95)
         assert found is not None
         assert found.estimate == 1.0
+
+
+def test_a_ratio_of_the_other_decision_has_its_own_interval() -> None:
+    """Of 300 rows each 20 % and 10 % are denied: half as many, and 0.89 of those who are not."""
+    denied = np.repeat([1, 0, 1, 0], [60, 240, 30, 270])
+    scores, group = binary(denied, denied), np.repeat([0, 1], 300)
+    bootstrap = intervals.Bootstrap(np.arange(600), 500, 0.95, 1)
+    of = fairness.rates(scores, group)(np.ones((1, 600)))
+    drawn, rows = (
+        bootstrap.rates(fairness.tally(scores, group), 1),
+        fairness.Rates(*[np.full((1, 2, 1), 300.0)] * 3),
+    )
+    found = intervals.disparity("nonselection_ratio", of, drawn, rows, 0.95)
+    assert found is not None
+    assert found.estimate == pytest.approx(0.8 / 0.9)
+    assert 0.8 < found.lower < 0.86
+    assert 0.92 < found.upper < 1
 
 
 def test_the_table_and_the_functions_name_the_same() -> None:

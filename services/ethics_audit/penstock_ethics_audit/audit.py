@@ -58,7 +58,8 @@ class GroupingFindings(Finding):
     min_rows: int
     groups: tuple[GroupFindings, ...]
     not_stated: int
-    left_out: bool  # the rows without this attribute are too few to be compared
+    left_out: bool  # the rows without this attribute are too few of some label to be compared
+    unstated: dict[str, int] = Field(default_factory=dict)  # these by label, where they are left out
     # Intervals by measure; None where a group has no row of some label. Empty for a
     # regression.
     disparities: dict[str, Interval | None]
@@ -147,6 +148,7 @@ def _compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Boots
         ),
         not_stated=grouping.not_stated,
         left_out=grouping.left_out,
+        unstated=_by_class(scores, _unstated(scores, grouping)) if grouping.left_out else {},
         disparities=compared.disparities,
         proven=compared.proven,
         thin=compared.thin,
@@ -155,6 +157,11 @@ def _compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Boots
             for name, bounds in compared.fair.items()
         },
     )
+
+
+def _unstated(scores: Scores, grouping: Grouping) -> Codes:
+    """[classes]: rows of each label that take no part in the comparison."""
+    return np.bincount(scores.label_codes[grouping.codes < 0], minlength=len(scores.classes))
 
 
 def _own_performance(scores: Scores, rows: Codes, bootstrap: Bootstrap) -> dict[str, Interval | None]:

@@ -108,6 +108,7 @@ def test_an_attribute_that_nobody_states_is_inconclusive() -> None:
     found = audit(scores, [compare_not_stated(grouping, scores.labels.astype(int), 2, 10_000)], spec(), 1)
     assert found.verdict == "inconclusive"
     assert found.groupings[0].not_stated == N
+    assert found.groupings[0].unstated == found.labels
 
 
 def test_several_classes() -> None:

@@ -18,7 +18,7 @@ from penstock_ethics_audit.audit import Findings, GroupFindings, GroupingFinding
 from penstock_ethics_audit.baselines import Baseline
 from penstock_ethics_audit.importance import Importance
 from penstock_ethics_audit.looks import Looks
-from penstock_ethics_audit.report.concerns import concerns, merged, never_decided, unfinished
+from penstock_ethics_audit.report.concerns import concerns, merged, never_decided, unfinished, unstated
 from penstock_ethics_audit.report.notes import notes
 from penstock_ethics_audit.report.pictures import Confusion, Curve, Histogram, Pictures
 from penstock_ethics_audit.result import Result
@@ -172,6 +172,49 @@ def test_numbers_are_said_with_the_column_that_they_are_of() -> None:
     groups = (_selected("0", 0.9, label="1"), _selected("1", 0.6, label="1"))
     [said] = concerns(_apart("black", groups), target="approve")
     assert said.endswith("selection rate of `approve = 1`, 60% for black = 1, 90% for black = 0.")
+
+
+def test_rows_that_do_not_say_are_left_out_for_the_reason_that_is_so() -> None:
+    [grouping] = _apart("race", (_selected("a", 0.1),)).groupings
+    many = grouping.model_copy(
+        update={"not_stated": 523, "left_out": True, "unstated": {"NO": 516, "YES": 7}}
+    )
+    assert unstated(many, "search") == (
+        "523 rows do not state it: 7 of these have the label YES, and 30 of each are needed to be compared as"
+        " a group, so they count in the overall figures only."
+    )
+    assert "1 row does not state it: too few to be" in unstated(
+        many.model_copy(update={"not_stated": 1, "unstated": {}})
+    ), "of an audit of before"
+    assert "a group of their own" in unstated(many.model_copy(update={"left_out": False}))
+
+
+@pytest.mark.parametrize(
+    ("favourable", "said"),
+    [
+        ("yes", "Demographic parity ratio by age is 0.287 (0.205 to 0.405), of the decision `yes`: under"),
+        ("no", ""),
+        ("", "adverse impact is often judged, where that decision is the favourable one."),
+    ],
+)
+def test_four_fifths_are_asked_of_the_decision_that_is_good_for_the_person(
+    favourable: str, said: str
+) -> None:
+    """So many are denied (`yes`) of one group: 0.287 of the other; granted are 0.95."""
+    denied = Interval(estimate=0.287, lower=0.205, upper=0.405)
+    granted = Interval(estimate=0.95, lower=0.9, upper=0.98)
+    ratios = {"demographic_parity_ratio": denied, "nonselection_ratio": granted}
+    found = _apart("age", (_selected("young", 0.1), _selected("old", 0.3)))
+    [grouping] = found.groupings
+    grouping = grouping.model_copy(update={"disparities": ratios})
+    told = concerns(found.model_copy(update={"groupings": (grouping,)}), "x", favourable)
+    assert ["under four fifths" in one for one in told] == ([True] if said else [])
+    assert all(said in one for one in told)
+    worse = {"nonselection_ratio": denied, "demographic_parity_ratio": granted}
+    other = found.model_copy(update={"groupings": (grouping.model_copy(update={"disparities": worse}),)})
+    assert any("Nonselection ratio by age is 0.287" in one for one in concerns(other, "x", favourable)) == (
+        favourable == "no"
+    )
 
 
 def _selected(name: str, selected: float, *, label: str = "yes", thin: bool = False) -> GroupFindings:

@@ -224,7 +224,8 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "demographic_parity_ratio",
             "Demographic parity ratio",
-            "the smallest ratio of two groups' selection rates; 1 is parity, 0.8 is the four-fifths rule",
+            "the smallest ratio of two groups' selection rates; 1 is parity, 0.8 is the four-fifths rule"
+            " where the positive decision is the favourable one",
             CLASSES,
             higher_is_better=True,
             range=(0, 1),
@@ -232,6 +233,19 @@ MEASURES: dict[str, Measure] = {
             between_groups=True,
             gate=TWO_CLASSES,
             several_classes=_WORST_CLASS,
+            penalty="demographic_parity",
+        ),
+        Measure(
+            "nonselection_ratio",
+            "Nonselection ratio",
+            "the smallest ratio of two groups' shares that are not decided positive; 1 is parity, 0.8 is the"
+            " four-fifths rule where the positive decision is the unfavourable one, as of a default",
+            TWO_CLASSES,
+            higher_is_better=True,
+            range=(0, 1),
+            undefined="in all groups everybody is selected",
+            between_groups=True,
+            gate=TWO_CLASSES,
             penalty="demographic_parity",
         ),
         Measure(
@@ -262,6 +276,9 @@ MEASURES: dict[str, Measure] = {
         ),
     )
 }
+
+FOUR_FIFTHS = ("nonselection_ratio", "demographic_parity_ratio")
+"""Measures that the four-fifths rule (EEOC 1978) asks for, by the index of the favourable class."""
 
 PROMOTION_DEFAULT: dict[Task, str] = {"binary": "auroc", "multiclass": "log_loss", "regression": "rmse"}
 """Measure that compares champion and challenger where the pipeline file's does not fit the target."""

@@ -29,6 +29,11 @@ class Rates:
     true_positive: Floats  # Share of those whose label it is
     false_positive: Floats  # Share of those whose label it is not
 
+    @property
+    def nonselection(self) -> Floats:
+        """Share of rows that did not get the class."""
+        return 1 - self.selection
+
     def among(self, groups: Codes) -> Rates:
         """Rates of some of the groups."""
         return Rates(self.selection[:, groups], self.true_positive[:, groups], self.false_positive[:, groups])
@@ -115,6 +120,11 @@ def demographic_parity_ratio(of: Rates) -> Floats:
 
 
 @contrast
+def nonselection_ratio(of: Rates) -> Floats:
+    return ratios(of.nonselection)
+
+
+@contrast
 def equalized_odds_difference(of: Rates) -> Floats:
     return np.concatenate([differences(of.true_positive), differences(of.false_positive)], axis=1)
 
@@ -123,6 +133,9 @@ def equalized_odds_difference(of: Rates) -> Floats:
 def equal_opportunity_difference(of: Rates) -> Floats:
     return differences(of.true_positive)
 
+
+DIVIDED = {"demographic_parity_ratio": "selection", "nonselection_ratio": "nonselection"}
+"""Rate whose ratio a measure is."""
 
 # -- parts of the measures -------------------------------------------------------------------------
 

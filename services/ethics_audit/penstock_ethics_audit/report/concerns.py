@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from penstock.contracts.events import Interval
-from penstock.contracts.measures import MEASURES
+from penstock.contracts.measures import FOUR_FIFTHS, MEASURES
 from penstock.measures.groups import called
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.result import Result
@@ -25,14 +25,19 @@ _TITLES = {
 }
 
 
-def concerns(found: Findings, target: str = "") -> list[str]:
+def concerns(found: Findings, target: str = "", favourable: str = "") -> list[str]:
     """Lists them, a sentence each: quality first, then what sets groups apart. `target`: the column that
-    is predicted.
+    is predicted; `favourable`: its value whose decision is good for the person, where that is known.
     """
     gated = {(gate.metric, gate.by) for gate in found.gates}
     return [
         *_quality(found, {metric for metric, by in gated if by is None}),
         *(said for grouping in found.groupings for said in _apart(grouping, gated, target)),
+        *(
+            said
+            for grouping in found.groupings
+            for said in _adverse(grouping, gated, found.classes, favourable)
+        ),
     ]
 
 
@@ -43,6 +48,21 @@ def merged(result: Result) -> list[str]:
     positive = result.findings.classes[1] if result.merged else ""
     said = f"Labels that count as not `{positive}`: {listed}{f' and {more} more' if more > 0 else ''} rows."
     return [f"{said} If one of them is no answer yet, leave its rows out."] if result.merged else []
+
+
+def unstated(grouping: GroupingFindings, target: str = "") -> str:
+    """Says what became of the rows that do not state the attribute, and why."""
+    said = f"{grouping.not_stated:,} {'row does' if grouping.not_stated == 1 else 'rows do'} not state it"
+    if not grouping.left_out:
+        return f"{said}, and {'is' if grouping.not_stated == 1 else 'are'} compared as a group of their own."
+    scarce = min(grouping.unstated.items(), key=lambda item: item[1], default=None)
+    why = (
+        f"{scarce[1]:,} of these have the label {called(target, scarce[0])}, and {grouping.min_rows} of each"
+        " are needed"
+        if scarce
+        else "too few"
+    )
+    return f"{said}: {why} to be compared as a group, so they count in the overall figures only."
 
 
 def never_decided(result: Result) -> list[str]:
@@ -99,13 +119,23 @@ def _apart(grouping: GroupingFindings, gated: set[tuple[str, str | None]], targe
             continue
         found = _furthest(grouping, rates, target, thin_too=name not in grouping.thin)
         yield f"{MEASURES[name].title} by {grouping.by} is {_said(measured)}: {found}."
-    ratio = "demographic_parity_ratio"
-    value = grouping.disparities.get(ratio)
-    quiet = {(ratio, grouping.by), ("demographic_parity_difference", grouping.by)} & gated
+
+
+def _adverse(
+    grouping: GroupingFindings, gated: set[tuple[str, str | None]], classes: tuple[str, ...], favourable: str
+) -> Iterator[str]:
+    """Says where the rates of the favourable decision, of two classes, are under four fifths."""
+    if len(classes) != len(FOUR_FIFTHS):
+        return
+    good = favourable if favourable in classes else classes[1]
+    ratio = FOUR_FIFTHS[classes.index(good)]
+    value, difference = grouping.disparities.get(ratio), "demographic_parity_difference"
+    quiet = {(ratio, grouping.by), (difference, grouping.by)} & gated
     if value and not quiet and ratio not in grouping.thin and value.upper < RATIO:
+        judged = "" if favourable else ", where that decision is the favourable one"
         yield (
-            f"{MEASURES[ratio].title} by {grouping.by} is {_said(value)}: under four fifths, by which"
-            " adverse impact is often judged."
+            f"{MEASURES[ratio].title} by {grouping.by} is {_said(value)}, of the decision `{good}`: under"
+            f" four fifths, by which adverse impact is often judged{judged}."
         )
 
 

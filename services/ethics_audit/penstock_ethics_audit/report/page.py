@@ -21,7 +21,7 @@ from penstock.measures.parity import rows_needed
 from penstock.packages.evidence import may_be_waived, not_passed
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.report import curves, explanations, figures
-from penstock_ethics_audit.report.concerns import concerns, merged, never_decided, unfinished
+from penstock_ethics_audit.report.concerns import concerns, merged, never_decided, unfinished, unstated
 from penstock_ethics_audit.report.decisions import confusions, decided
 from penstock_ethics_audit.report.drawing import Picture, number
 from penstock_ethics_audit.report.notes import BASELINES
@@ -79,7 +79,7 @@ def render(result: Result) -> str:
             *merged(result),
             *never_decided(result),
             *unfinished(result),
-            *concerns(found, result.target),
+            *concerns(found, result.target, result.threshold.favourable if result.threshold else ""),
         ],
         baselines=BASELINES,
         confused=confusions(result),
@@ -100,6 +100,7 @@ def render(result: Result) -> str:
         names={name: measure.title for name, measure in MEASURES.items()},
         rates=RATES,
         called=called,
+        unstated=unstated,
         words=_words(found),
     )
 

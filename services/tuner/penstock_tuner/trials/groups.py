@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.contracts.measures import between_groups
 from penstock.contracts.pipeline import Pipeline
 from penstock.measures.fairness import CONTRASTS, extreme, rates
 from penstock.measures.scores import Codes, Scores
@@ -31,10 +32,10 @@ def differences(
         if codes.max(initial=-1) < 1:
             continue
         found = rates(scores, codes)(np.ones((1, len(scores))))
-        for measure, contrast in CONTRASTS.items():
-            contrasts = contrast(found)
+        for measure in between_groups(scores.task):
+            contrasts = CONTRASTS[measure.name](found)
             if not np.isnan(contrasts).any():
-                yield f"{measure}.{field}", float(extreme(measure, contrasts)[0])
+                yield f"{measure.name}.{field}", float(extreme(measure.name, contrasts)[0])
 
 
 def _compared(names: Sequence[str | None], scores: Scores) -> Codes:

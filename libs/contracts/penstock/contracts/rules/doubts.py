@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from penstock.contracts.measures import FOUR_FIFTHS
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.pipeline.sources import ROW_IDS
 from penstock.contracts.rules.problem import Problem, failing
@@ -15,7 +16,7 @@ _SHORTEST = 3  # letters of a target's name that another name may hold by chance
 
 def doubts(pipeline: Pipeline) -> list[Problem]:
     """Finds what to warn of, each at the path of its key, in the file's order."""
-    return [*_ids(pipeline), *_inputs(pipeline), *_gates(pipeline)]
+    return [*_ids(pipeline), *_inputs(pipeline), *_gates(pipeline), *_four_fifths(pipeline)]
 
 
 def _ids(pipeline: Pipeline) -> Iterator[Problem]:
@@ -81,3 +82,18 @@ def _gates(pipeline: Pipeline) -> Iterator[Problem]:
             " `gates`, or allow it by `promotion: {without_gates: allowed}`",
         ),
     )
+
+
+def _four_fifths(pipeline: Pipeline) -> Iterator[Problem]:
+    """A ratio of the decision that is bad for a person is no four-fifths rule."""
+    target = pipeline.target
+    if target.favourable is None:
+        return
+    meant = FOUR_FIFTHS[target.favourable == (True if target.positive is None else target.positive)]
+    for number, gate in enumerate(pipeline.audit.gates):
+        if gate.metric in FOUR_FIFTHS and gate.metric != meant:
+            yield Problem(
+                ("audit", "gates", number, "metric"),
+                f"it compares how often groups do not get the favourable decision, `{target.favourable}`; the"
+                f" four-fifths rule compares how often they do: `{meant}`",
+            )
