@@ -81,7 +81,7 @@ def test_who_erases_somebody_hears_which_topic_keeps_the_person_and_until_when(
     within = {days: (datetime.now(UTC) + timedelta(days=days)).date().isoformat() for days in (30, 90)}
     assert [line.strip() for line in said[2:]] == [
         *(f"{within[30]}  loans.people.{kind}.v1" for kind in ("events", "records", "rejects")),
-        f"{within[90]}  loans.predictions.v1, inputs and answers, which `trace` shows",
+        f"{within[90]}  loans.predictions.v1, inputs and answers",
     ]
     told = json.loads(runner.invoke(app, ["erase", "loans", "p3", "--yes", "--json"]).output)
     assert told["kept"]["loans.predictions.v1"] == within[90]

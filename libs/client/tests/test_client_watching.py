@@ -11,8 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from penstock.client.cli import watching
+from penstock.client.cli.following import until_ended
 from penstock.client.cli.main import app
 from penstock.client.cli.watching import pace, speed
+from penstock.client.runs import ENDED
+from penstock.contracts.errors import DeadlineExceeded, PenstockError, Unavailable
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
 
@@ -101,3 +104,33 @@ def test_the_pace_of_a_run_is_words() -> None:
     assert speed(slow) == "3 rows/s, 1,500 ms a step, computes 99% of the time"
     slow.step_s = 0
     assert speed(slow) == "3 rows/s, computes 99% of the time", "as a release before told it"
+
+
+def test_who_waits_over_an_outage_is_told_once_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = Unavailable("the platform at 127.0.0.1:1 does not answer (closed)")
+    late = DeadlineExceeded("trainer.WatchRun did not answer in time")
+    looks: list[list[trainer.Run | PenstockError]] = [
+        [run(trainer.Run.STATE_TRAINING), away],  # it breaks in the middle, and may be back at once
+        [away],
+        [away],
+        [late],
+        [run(trainer.Run.STATE_TRAINING), late],
+        [late],
+        [run(trainer.Run.STATE_COMPLETED)],
+    ]
+
+    def watch(_: str, *, timeout: float) -> Iterator[trainer.Run]:
+        for one in looks.pop(0):
+            if isinstance(one, PenstockError):
+                raise one
+            yield one
+
+    monkeypatch.setattr("penstock.client.cli.following.time.sleep", lambda _: None)
+    states = [one.state for one in until_ended(watch, "01R", ENDED)]
+    assert states == [*[trainer.Run.STATE_TRAINING] * 2, trainer.Run.STATE_COMPLETED]
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert told.count("01R goes on once it is back") == 2
+    assert "the platform at 127.0.0.1:1 does not answer (closed); waits for it" in told
+    assert "trainer.WatchRun did not answer in time; waits" in told

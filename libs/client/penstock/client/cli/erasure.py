@@ -95,5 +95,5 @@ def _removed(erased: features.EraseEntityResponse) -> str:
 def _kept(spec: Pipeline) -> Iterator[str]:
     yield "Kafka's topics keep what they have of it until their retention ends (up to a week later):"
     for topic, until in kept(spec).items():
-        shown = ", inputs and answers, which `trace` shows" if topic.endswith(".predictions.v1") else ""
+        shown = ", inputs and answers" if topic.endswith(".predictions.v1") else ""
         yield f"  {until}  {topic}{shown}"

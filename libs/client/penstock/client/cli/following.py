@@ -18,6 +18,7 @@ from penstock.client.cli.output import (
     EXIT_FAILED,
     EXIT_REFUSED,
     console,
+    errors,
     fail,
     progress,
     show,
@@ -139,19 +140,25 @@ def until_ended(
     watch: Callable[..., Iterator[Watched]], row_id: str, ended: Container[int], within_s: float = math.inf
 ) -> Iterator[Watched]:
     """Yields a run or a study at each change, and every few seconds, until it has ended. A watch that
-    breaks is taken up again. Raises Unavailable where it has not ended in time.
+    breaks is taken up again, and so it is said, once. Raises Unavailable where it has not ended in time.
     """
-    deadline = time.monotonic() + within_s
+    deadline, heard = time.monotonic() + within_s, True
     while time.monotonic() < deadline:
+        seen = False
         try:
             for row in watch(row_id, timeout=LOOK_S):
+                seen = heard = True
                 yield row
                 if row.state in ended:
                     return
-        except DeadlineExceeded:
-            continue
-        except Unavailable:
-            time.sleep(1)  # the service restarts; its work goes on
+        except (DeadlineExceeded, Unavailable) as error:
+            if heard and not seen:  # a watch begins with the run as it is
+                heard = False
+                errors.print(
+                    f"{error.message}; waits for it, {row_id} goes on once it is back", style="yellow"
+                )
+            if isinstance(error, Unavailable):
+                time.sleep(1)  # the service restarts; its work goes on
     raise Unavailable(
         f"run {row_id} has not ended within {within_s:.0f} s", remedy="It goes on; see penstock runs"
     )

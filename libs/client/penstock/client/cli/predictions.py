@@ -227,18 +227,21 @@ def steps(found: Lineage) -> list[str]:
 
 
 def _of_prediction(found: Lineage, p: Prediction) -> Iterator[str]:
+    known = {event.id for event in found.events}
+    gone = [source for source, event in (p.get("events") or {}).items() if event not in known]
+    if gone:  # who is erased is read out to nobody who did not ask for the record itself
+        yield f"prediction {p['id']}  {p['time']}  over {p['protocol']}"
+        yield (
+            f"  inputs and answer are left out: an event of source {', '.join(gone)} behind them is no more,"
+            " erased or older than the source's `retention`. --json has the record as Kafka keeps it, for"
+            " `serving.record_retention`"
+        )
+        return
     yield f"prediction {p['id']}  {p['time']}  {(p['decisions'] or ['?'])[0]}  over {p['protocol']}"
     for line in _asked_and_answered(p):
         yield f"  {line}"
     if found.model and (threshold := found.model.metrics.get("threshold")) is not None:
         yield f"  decides for the positive class from {threshold:.4f} on"
-    known = {event.id for event in found.events}
-    for source, event in (p.get("events") or {}).items():
-        if event not in known:
-            yield (
-                f"  features from event {event} of source {source}, which is no more: erased, or older than"
-                " the source's `retention`"
-            )
 
 
 def _asked_and_answered(record: Prediction) -> Iterator[str]:
