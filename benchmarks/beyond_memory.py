@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from penstock.contracts.pipeline import Pipeline
 
-LIMIT, TIMES, FIELDS, WRITTEN = 600_000_000, 8, 20, 100_000
+LIMIT, TIMES, FIELDS, WRITTEN = 600_000_000, 8, 20, 65_536
 EPOCHS, BATCH = 1, 1024
 FEATURES = [f"f{number:02}" for number in range(FIELDS)]
 GROUPS = Path("/sys/fs/cgroup")
@@ -56,17 +55,21 @@ COLUMNS = FIELDS * 33  # float32, of a prepared row: each number, and 32 pieces
 
 
 def write_part(path: Path, rows: int, seed: int) -> None:
-    """Rows in the order of their label, as a file that is sorted by what is learned."""
+    """Rows in the order of their label, as a file that is sorted by what is learned, written as the
+    feature store does.
+    """
+    from penstock_feature_store.training.parts import Part
+
     generator = np.random.default_rng(seed)
     schema = pa.schema([*((name, pa.float64()) for name in FEATURES), ("__label", pa.int64())])
     told = {"penstock": json.dumps({"classes": ["false", "true"], "target": "failed"})}
-    with pq.ParquetWriter(path, schema.with_metadata(told), compression="zstd") as file:
-        for at in range(0, rows, WRITTEN):
-            count = min(WRITTEN, rows - at)
-            label = (np.arange(at, at + count) >= rows / 2).astype(np.int64)
-            values = generator.normal(size=(count, FIELDS)) + 0.3 * label[:, None]
-            columns = [*values.T, label]
-            file.write_table(pa.table([pa.array(column) for column in columns], schema=file.schema))
+    part = Part(path, schema.with_metadata(told))
+    for at in range(0, rows, WRITTEN):
+        count = min(WRITTEN, rows - at)
+        label = (np.arange(at, at + count) >= rows / 2).astype(np.int64)
+        values = generator.normal(size=(count, FIELDS)) + 0.3 * label[:, None]
+        part.add(pa.table([pa.array(column) for column in (*values.T, label)], schema=part.schema))
+    part.close()
 
 
 def trained(folder: Path, whole: bool) -> dict[str, Any]:

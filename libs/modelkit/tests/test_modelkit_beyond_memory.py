@@ -18,12 +18,8 @@ import pytest
 CHILD = Path(__file__).with_name("beyond_memory.py")
 FIELDS, COLUMNS = 20, 33  # float32 a field, each number and its pieces, when prepared
 LIMIT, TIMES = 64_000_000, 8
-# Large blocks are the system's again when they are freed: else it is chance what is left of the limit.
-ALLOCATORS = {
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "1000000",
-}
+# What is freed is the system's again at once: else it is chance what is left of the limit.
+ALLOCATORS = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}
 
 
 def write(path: Path, rows: int, seed: int) -> None:

@@ -40,6 +40,9 @@ from penstock.packages.parts import ModelSignature
 HELD = 64_000_000  # bytes of raw values that a part may have in memory
 SAMPLE = 32_000_000  # bytes of the sample of a larger part
 READ = 4_000_000  # bytes of them that are read at once
+PAGE = 1 << 16  # bytes of each column that the file is read by
+LARGE = 4_000_000  # bytes; a step's blocks are smaller
+MMAP_THRESHOLD = -3  # glibc's M_MMAP_THRESHOLD
 NUMBER, TEXT = 8, 64  # bytes of a value; of a text about
 SEED = 0  # of samples: how a run is trained does not change what it is trained on
 DOUBT = 0.01
@@ -52,6 +55,7 @@ def opened(path: Path, signature: ModelSignature, pipeline: Pipeline, held: int 
     held = HELD if held is None else held
     if pq.read_metadata(path).num_rows * row_bytes(signature) <= held:
         return read(path, signature, pipeline)
+    hold_little()
     return StoredRows(path, signature, pipeline)
 
 
@@ -65,6 +69,14 @@ def rank_error(rows: int) -> float:
     probability DOUBT.
     """
     return math.sqrt(math.log(2 / DOUBT) / (2 * rows))
+
+
+def hold_little() -> None:
+    """Has large blocks be the system's again as soon as they are free, from now on in this process: else
+    they come to lie between small ones that stay, and it is chance what is left of a limit.
+    """
+    with suppress(AttributeError):  # a C library of another kind
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE)
 
 
 def give_back() -> None:
@@ -124,7 +136,7 @@ class StoredRows:
     def _batches(self) -> Iterator[pa.Table]:
         inputs = self._signature.inputs
         size = max(64, READ // row_bytes(self._signature) // ALIGNED * ALIGNED)
-        with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=1 << 20) as file:
+        with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=PAGE) as file:
             for batch in file.iter_batches(
                 size, columns=[*inputs.numbers, *inputs.strings], use_threads=False
             ):

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 
 from penstock_feature_store.training.splits import PARTS, Parts
 
+PAGE = 1 << 16  # bytes; who reads rows in turn holds a page of each column, twice
+
 
 class Part:
     """One part: its file, its rows, and how many values of each column are missing."""
@@ -26,7 +28,12 @@ class Part:
         self.missing: Counter[str] = Counter()
         texts = [field.name for field in schema if pa.types.is_string(field.type)]
         self._writer = pq.ParquetWriter(
-            path, schema, compression="zstd", compression_level=1, use_dictionary=texts
+            path,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=texts,
+            data_page_size=PAGE,
         )
 
     def add(self, rows: pa.Table) -> None:
