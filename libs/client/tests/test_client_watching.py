@@ -102,6 +102,8 @@ def test_the_pace_of_a_run_is_words() -> None:
     assert pace(trainer.Pace(workers=2, because="as measured")) == "", "not timed yet"
     slow = trainer.Pace(rows_per_s=3, step_s=1.5, bottleneck="computes 99% of the time")
     assert speed(slow) == "3 rows/s, 1,500 ms a step, computes 99% of the time"
+    fast = trainer.Pace(rows_per_s=9e5, gpu_share=0.83, gpu_bytes=2_340_000_000, bottleneck="computes")
+    assert speed(fast) == "900,000 rows/s, GPU at work 83%, 2.3 GB, computes"
     slow.step_s = 0
     assert speed(slow) == "3 rows/s, computes 99% of the time", "as a release before told it"
 

@@ -21,6 +21,7 @@ from penstock.modelkit import device, objective
 from penstock.modelkit import network as tables
 from penstock.modelkit.build import build
 from penstock.modelkit.device import CPU, Device, chosen
+from penstock.modelkit.device_use import OPEN, DeviceUse, Use
 from penstock.modelkit.families.autoencoder import Mirror, Reconstruction
 from penstock.modelkit.families.ft_transformer import Transformer
 from penstock.modelkit.families.mlp import network as layers
@@ -210,3 +211,46 @@ def test_a_gpu_is_deterministic_while_it_is_asked_to_be(asked: bool, monkeypatch
     assert not torch.are_deterministic_algorithms_enabled()
     assert taken == [place] == [torch.device("cuda", 1)]
     assert seeds == [7]
+
+
+class Moment:
+    """Stands for an event in a GPU's stream, each 10 ms after the one before."""
+
+    number = 0
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        Moment.number += 1
+        self.at, self.ended = 10.0 * Moment.number, False
+
+    def synchronize(self) -> None:
+        self.ended = True
+
+    def elapsed_time(self, later: Moment) -> float:
+        assert later.ended, "else its time is not known"
+        return later.at - self.at
+
+
+def test_the_use_of_a_gpu_is_that_of_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = iter([5 << 30, 2 << 30])
+    resets: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "Event", Moment)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda place: next(most))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
+    use = DeviceUse(CARD)
+    for steps, held in ((OPEN + 3, 5 << 30), (2, 2 << 30)):
+        for _ in range(steps):
+            with use.step():
+                pass
+        used = use.taken()
+        assert (round(used.seconds, 9), used.most) == (round(0.01 * steps, 9), held)
+    assert resets == [CARD, CARD]
+
+
+def test_a_core_has_no_use_to_tell_of() -> None:
+    use = DeviceUse(torch.device("cpu"))
+    with use.step():
+        pass
+    assert use.taken() == Use(0.0, 0)

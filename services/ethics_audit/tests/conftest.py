@@ -45,6 +45,8 @@ PACE = TrainingPace(
     data_share=0.61,
     communication_share=0.04,
     compute_share=0.35,
+    gpu_share=0.3,
+    gpu_bytes=2_340_000_000,
     bottleneck="waits for data 61% of the time",
 )
 GATES = [

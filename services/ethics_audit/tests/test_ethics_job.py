@@ -66,6 +66,7 @@ def test_a_fair_model_passes_and_the_result_tells_its_lineage(world: World) -> N
     assert re.search(r"<dt>Cost of the audit</dt><dd>[\d,.]+ processor seconds, 0\.0 GPU seconds, ", page)
     assert "By 2 processes, 41,000 rows a second. A step, which looks at some rows and changes" in page
     assert "took 2.30 ms. Of the time 35% went into computing, 61% into fetching rows, 4% into" in page
+    assert "A step was under way on the GPU 30% of the time, with 2.3 GB of its memory at most." in page
     assert "trial 4 of 9, chosen by the least loss after 54 looks at the validation rows" in page
     assert [grouping.by for grouping in result.findings.groupings] == ["age", "sex"]
     assert [group.group for group in result.findings.groupings[0].groups] == ["<40", ">=40"]

@@ -102,7 +102,8 @@ def _pace(built: Built) -> list[str]:
     if not found.rows_per_s:
         return []
     workers = "1 worker" if found.workers == 1 else f"{found.workers} workers"
-    return [f"- Trained by {workers} at {found.rows_per_s:,.0f} rows/s; it {found.bottleneck}."]
+    gpu = f", {found.gpu_bytes / 1e9:.1f} GB of a GPU" if found.gpu_bytes else ""
+    return [f"- Trained by {workers} at {found.rows_per_s:,.0f} rows/s{gpu}; it {found.bottleneck}."]
 
 
 def _study(study: StudyReference | None) -> list[str]:

@@ -19,7 +19,8 @@ NOTABLE = 0.2  # share of the time from which a wait is worth a word
 class Pace(BaseModel, frozen=True):
     """`because`: why so many workers, where that was measured. Of an epoch, of worker 0: rows a second,
     mean seconds of a step, and the shares of its time that went into cutting batches and into waiting
-    for others.
+    for others; on a GPU the share in which a step was under way there, and the most memory that
+    tensors took.
     """
 
     workers: int = 1
@@ -28,6 +29,8 @@ class Pace(BaseModel, frozen=True):
     step_s: float = 0.0
     data_share: float = 0.0
     communication_share: float = 0.0
+    gpu_share: float = 0.0
+    gpu_bytes: int = 0
 
     def at(self, *epochs: Mapping[str, Any]) -> Pace:
         """The pace over these epochs; this one where they were not timed."""
@@ -45,15 +48,18 @@ class Pace(BaseModel, frozen=True):
             "step_s": sum(epoch.get("step_s", 0.0) for epoch in timed) / len(timed),
             "data_share": of_all("data_s") / took,
             "communication_share": of_all("communication_s") / took,
+            "gpu_share": sum(epoch.get("gpu_s", 0.0) for epoch in timed) / took,
+            "gpu_bytes": max(epoch.get("gpu_bytes", 0) for epoch in timed),
         }
         return self.model_copy(update=told)
 
     @property
     def figures(self) -> dict[str, float]:
-        """Each by its name; none where nothing was timed."""
+        """Each by its name; none where nothing was timed, and of a GPU none without one."""
         if not self.rows_per_s:
             return {}
-        told = self.model_dump(exclude={"workers", "because"})
+        gpu = set() if self.gpu_bytes else {"gpu_share", "gpu_bytes"}
+        told = self.model_dump(exclude={"workers", "because", *gpu})
         return told | {"compute_share": 1 - self.data_share - self.communication_share}
 
     @property

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from penstock.contracts.metrics import RUNS
+from penstock.contracts.metrics import RUN_GPU_MEMORY, RUNS
 from penstock.runtime.metrics import Reading, Readings
 from penstock.runtime.status import Facts
 from penstock.runtime.store import Store
-from penstock_trainer.store import FAILED, PACKAGING, PREPARING, REQUESTED, TRAINING, counts
+from penstock_trainer.store import (
+    FAILED,
+    PACKAGING,
+    PREPARING,
+    REQUESTED,
+    TRAINING,
+    counts,
+    memory_of_gpus,
+)
 
 OPEN = (REQUESTED, PREPARING, TRAINING, PACKAGING)
 
@@ -29,4 +37,9 @@ def metrics(store: Store) -> Readings:
             found = counts(session)
         return [(float(found.get(state, 0)), {"state": state}) for state in OPEN]
 
-    return {RUNS: runs}
+    def gpus() -> list[Reading]:
+        with store.snapshot() as session:
+            found = memory_of_gpus(session)
+        return [(float(most), {"pipeline": pipeline}) for pipeline, most in found.items()]
+
+    return {RUNS: runs, RUN_GPU_MEMORY: gpus}

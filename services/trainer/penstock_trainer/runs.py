@@ -49,6 +49,7 @@ from penstock_trainer.store import (
 _DURATION = histogram(metrics.RUN_DURATION)
 _STEP = histogram(metrics.RUN_STEP)
 _EPOCHS, _ROWS, _TIME = counter(metrics.EPOCHS), counter(metrics.RUN_ROWS), counter(metrics.RUN_TIME)
+_GPU_TIME = counter(metrics.RUN_GPU_TIME)
 
 JOB = "training"
 TRACKING_JOB, STUDY_TRACKING_JOB = "tracking", "study_tracking"
@@ -258,6 +259,8 @@ def _count(pipeline: str, epoch: dict[str, Any]) -> None:
         waits = {"data": epoch["data_s"], "communication": epoch["communication_s"]}
         for part, seconds in {**waits, "compute": took - sum(waits.values())}.items():
             _TIME.add(seconds, {"pipeline": pipeline, "part": part})
+        if used := epoch.get("gpu_s"):
+            _GPU_TIME.add(used, {"pipeline": pipeline})
 
 
 def _told(

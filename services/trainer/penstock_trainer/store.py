@@ -115,3 +115,14 @@ def costs(session: Session) -> Iterator[tuple[str, datetime, Cost]]:
 def counts(session: Session) -> dict[str, int]:
     """Runs by state."""
     return dict(session.execute(select(RunRow.state, func.count()).group_by(RunRow.state)).all())
+
+
+def memory_of_gpus(session: Session) -> dict[str, int]:
+    """Bytes of a GPU by pipeline, the most of its runs in training; of none that trains on a core."""
+    found: dict[str, int] = {}
+    for pipeline, pace in session.execute(
+        select(RunRow.pipeline, RunRow.pace).where(RunRow.state == TRAINING)
+    ):
+        if pace is not None and pace.gpu_bytes:
+            found[pipeline] = max(found.get(pipeline, 0), pace.gpu_bytes)
+    return found

@@ -38,7 +38,7 @@ class Epoch:
     pause between a kill and the resumption. `took_s` is the time for training on `rows` and looking at
     the validation split, of it `data_s` for cutting batches and `communication_s` for waiting for
     other workers; `step_s` is that of a step, of trees a round, in the epoch's mean. `workers`
-    trained it.
+    trained it. On a GPU a step was under way for `gpu_s`, and tensors took `gpu_bytes` at most.
     """
 
     number: int
@@ -55,6 +55,8 @@ class Epoch:
     communication_s: float = 0.0
     step_s: float = 0.0
     workers: int = 1
+    gpu_s: float = 0.0
+    gpu_bytes: int = 0
 
 
 class Part(NamedTuple):

@@ -24,6 +24,7 @@ from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.pipeline import Trainer
 from penstock.modelkit.data_parallel import ProcessGroup, gradients_of
 from penstock.modelkit.device import CPU, Device, random_state, restore_random_state
+from penstock.modelkit.device_use import DeviceUse
 from penstock.modelkit.family import Epoch, kept, write_whole
 from penstock.modelkit.gradients import Gradients, Waits
 from penstock.modelkit.network import Trainable
@@ -121,6 +122,7 @@ class _Loop:
         self._network, self._objective, self._gradients = network, objective, gradients
         self._training, self._validation, self._plan = training, validation, plan
         self._identity, self._place = identity, training.labels.device
+        self._use = DeviceUse(self._place)
         spared = {id(parameter) for parameter in network.undecayed()}
         decays = [id(parameter) not in spared for parameter in network.parameters()]
         self._optimizer = optimizer_of(network.parameters(), plan.optimizer, decays)
@@ -154,6 +156,7 @@ class _Loop:
                 remedy="Lower the learning rate, or set trainer.gradient_clip to 1",
             )
         metric, value = self._objective.measured(logits, validation.labels)
+        used = self._use.taken()
         self.history.append(
             Epoch(
                 number=number,
@@ -170,6 +173,8 @@ class _Loop:
                 communication_s=self._gradients.waits.communication,
                 step_s=passed / math.ceil(len(self._training.labels) / self._plan.step_rows),
                 workers=self._gradients.workers,
+                gpu_s=used.seconds,
+                gpu_bytes=used.most,
             )
         )
         if self._plan.early_stopping and kept(self.history, self._plan.early_stopping)[0] == number - 1:
@@ -188,12 +193,13 @@ class _Loop:
         self._network.train()
         ahead = _waited(self._windows.read_ahead(order, plan.step_rows, features), self._gradients.waits)
         for number, batch in enumerate(ahead):
-            told[number] = self._gradients.of(batch)
-            if plan.gradient_clip is not None:
-                optimizer.clip(plan.gradient_clip)
             moment = Moment(batches * len(self.history) + number, batches * plan.epochs, batches, losses)
             rate = learning_rate(plan.schedule, plan.optimizer.learning_rate, moment)
-            optimizer.step(rate)
+            with self._use.step():
+                told[number] = self._gradients.of(batch)
+                if plan.gradient_clip is not None:
+                    optimizer.clip(plan.gradient_clip)
+                optimizer.step(rate)
         self._network.average_unseen()
         # Read at the end: a GPU is not waited for at each step.
         parts = torch.split(order, plan.step_rows)

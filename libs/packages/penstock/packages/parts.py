@@ -122,7 +122,9 @@ class CurvePoint(Part):
 
 
 class TrainingPace(Part):
-    """Figures of all epochs together. Shares are of their time; `step_s` is a step's mean."""
+    """Figures of all epochs together. Shares are of their time; `step_s` is a step's mean. On a GPU
+    `gpu_share` is the share in which a step was under way there, `gpu_bytes` the most memory of one.
+    """
 
     workers: int = Field(ge=1)
     rows_per_s: float
@@ -130,6 +132,8 @@ class TrainingPace(Part):
     data_share: float
     communication_share: float
     compute_share: float
+    gpu_share: float | None = None
+    gpu_bytes: int | None = None
     bottleneck: str  # The part that takes most of the time, in words
 
 

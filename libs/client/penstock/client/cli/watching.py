@@ -54,4 +54,6 @@ def speed(of: trainer.Pace) -> str:
         return ""
     step = of.step_s * 1e3
     said = [f"{step:,.{2 if step < 10 else 0}f} ms a step"] if step else []  # not of a release before
+    if of.gpu_bytes:
+        said.append(f"GPU at work {of.gpu_share:.0%}, {of.gpu_bytes / 1e9:.1f} GB")
     return ", ".join([f"{of.rows_per_s:,.0f} rows/s", *said, of.bottleneck])

@@ -162,6 +162,24 @@ RUN_TIME = Metric(
     ("pipeline", "part"),
     ("trainer",),
 )
+RUN_GPU_TIME = Metric(
+    "penstock.run.gpu.time",
+    "counter",
+    "s",
+    "Time of epochs in which a step was under way on a GPU, of several workers the first one's.",
+    ("pipeline",),
+    ("trainer",),
+)
+RUN_GPU_MEMORY = Metric(
+    "penstock.run.gpu.memory",
+    "gauge",
+    "By",
+    "Most memory of a GPU that tensors took in the newest epoch of runs that train on one, of several"
+    " workers the first one's.",
+    ("pipeline",),
+    ("trainer",),
+    shared=True,
+)
 
 # -- tuner -----------------------------------------------------------------------------------------
 

@@ -282,6 +282,8 @@ class Pace(_message.Message):
     COMMUNICATION_SHARE_FIELD_NUMBER: _builtins.int
     BOTTLENECK_FIELD_NUMBER: _builtins.int
     STEP_S_FIELD_NUMBER: _builtins.int
+    GPU_SHARE_FIELD_NUMBER: _builtins.int
+    GPU_BYTES_FIELD_NUMBER: _builtins.int
     workers: _builtins.int
     because: _builtins.str
     """Reason for so many, where that was measured."""
@@ -293,6 +295,11 @@ class Pace(_message.Message):
     """The part that takes most of the time, in words."""
     step_s: _builtins.float
     """Mean time of a step, of trees a round."""
+    gpu_share: _builtins.float
+    """Share of the time in which a step was under way on worker 0's GPU, and the most memory that
+    tensors took there; 0 without a GPU.
+    """
+    gpu_bytes: _builtins.int
     def __init__(
         self,
         *,
@@ -303,10 +310,12 @@ class Pace(_message.Message):
         communication_share: _builtins.float = ...,
         bottleneck: _builtins.str = ...,
         step_s: _builtins.float = ...,
+        gpu_share: _builtins.float = ...,
+        gpu_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "bottleneck", b"bottleneck", "communication_share", b"communication_share", "data_share", b"data_share", "rows_per_s", b"rows_per_s", "step_s", b"step_s", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "bottleneck", b"bottleneck", "communication_share", b"communication_share", "data_share", b"data_share", "gpu_bytes", b"gpu_bytes", "gpu_share", b"gpu_share", "rows_per_s", b"rows_per_s", "step_s", b"step_s", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
