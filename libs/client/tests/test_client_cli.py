@@ -256,16 +256,32 @@ def test_a_platform_that_is_away_is_said_in_a_sentence(arguments: list[str]) -> 
     assert "Traceback" not in done.output
 
 
-def test_a_platform_that_nobody_named_is_said_before_it_is_given_anything(
+def test_a_platform_that_nobody_named_is_said_before_it_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Called(Exception):
+        pass
+
+    def call(*_: object, **__: object) -> None:
+        raise Called
+
+    monkeypatch.setattr(Connection, "__init__", call)
     monkeypatch.chdir(tmp_path)
     for name in ("PENSTOCK_HOME", "PENSTOCK_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    said = "No stack was started from this folder or one above: calling 127.0.0.1:9080"
-    assert said in runner.invoke(app, ["apply", "none.yaml"]).stderr
+    said = "calling 127.0.0.1:9080, whatever is there"
+    nowhere = f"No stack was started from this folder or one above: {said}"
+    for asked in (["apply", "none.yaml"], ["models", "x"], ["pipelines"], ["status"], ["review", "list"]):
+        assert nowhere in runner.invoke(app, asked).stderr, asked
     assert said not in runner.invoke(app, ["apply", "--help"]).stderr
     assert said not in runner.invoke(app, ["validate", "none.yaml"]).stderr
+    (tmp_path / ".penstock").mkdir()
+    assert "The stack of .penstock is down; `penstock up` starts it: calling" in (
+        runner.invoke(app, ["models", "x"]).stderr
+    )
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "nowhere"))
+    told = "".join(runner.invoke(app, ["models", "x"]).stderr.splitlines())
+    assert "nowhere, which PENSTOCK_HOME names: calling" in told
     monkeypatch.setenv("PENSTOCK_ENDPOINT", "127.0.0.1:1")
     assert said not in runner.invoke(app, ["apply", "none.yaml"]).stderr
 

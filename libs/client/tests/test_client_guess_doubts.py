@@ -142,6 +142,23 @@ def test_a_side_with_nearly_one_answer_is_doubted_and_stays(tmp_path: Path) -> N
     assert "asked" in read(found.text).resolved_features()
 
 
+def test_what_is_so_for_one_of_several_classes_alone_is_doubted(tmp_path: Path) -> None:
+    """Nothing is left to pay of what is paid; of the others a number differs from class to class."""
+    draw, rows = random.Random(1), []
+    for _ in range(ROWS):
+        status = draw.choices(["current", "late", "paid"], [0.8, 0.1, 0.1])[0]
+        left = "0" if status == "paid" else f"{draw.uniform(1, 9):.2f}"
+        rows.append([left, draw.gauss(status == "late", 1), draw.choice("abc"), status])
+    doubts = {
+        one.name: one.doubt
+        for one in guessed(tmp_path, "balance,height,shape,loan_status", rows).guess.fields
+        if one.doubt
+    }
+    paid = sum(row[-1] == "paid" for row in rows)
+    assert set(doubts) == {"balance"}
+    assert doubts["balance"].startswith(f"{paid} of {paid} rows with `balance` 0 have `loan_status` paid")
+
+
 def test_what_is_filled_for_one_answer_alone_is_doubted(tmp_path: Path) -> None:
     draw = random.Random(1)
     answers = [draw.choice("ny") for _ in range(ROWS)]

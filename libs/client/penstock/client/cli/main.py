@@ -56,16 +56,23 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def hands_over(verb: Callable[P, R]) -> Callable[P, R]:
-    """Verb that says which stack it is about to give something to, where nobody has named one."""
+def calls(verb: Callable[P, R]) -> Callable[P, R]:
+    """Verb that says which platform it is about to call, where nobody has named one."""
 
     @wraps(verb)
     def said(*args: P.args, **options: P.kwargs) -> R:
         settings = ClientSettings()
         if settings.assumed and not options.get("site"):
+            why = (
+                f"The stack of {settings.home} is down; `penstock up` starts it"
+                if settings.home.is_dir()
+                else "No stack was started from this folder or one above"
+                if "home" not in settings.model_fields_set
+                else f"There is no {settings.home}, which PENSTOCK_HOME names"
+            )
             errors.print(
-                f"No stack was started from this folder or one above: calling {settings.endpoint}, whatever "
-                "is there. PENSTOCK_HOME (of `penstock up`) or PENSTOCK_ENDPOINT says where the platform is.",
+                f"{why}: calling {settings.endpoint}, whatever is there. PENSTOCK_HOME (of `penstock up`) or"
+                " PENSTOCK_ENDPOINT says where the platform is.",
                 style="yellow",
             )
         return verb(*args, **options)
@@ -77,30 +84,30 @@ def hands_over(verb: Callable[P, R]) -> Callable[P, R]:
 for verb in (
     stack.up,
     stack.down,
-    stack.status,
+    calls(stack.status),
     stack.logs,
     init.init,
     pipelines.validate,
-    hands_over(pipelines.apply),
-    pipelines.pipelines,
-    hands_over(pipelines.delete),
-    hands_over(events.publish),
-    events.rejects,
-    hands_over(erasure.erase),
-    hands_over(training.train),
-    hands_over(training.import_),
-    training.runs,
-    hands_over(tuning.tune),
-    costs.costs,
-    models.models,
-    models.promote,
-    models.rollback,
-    models.verify,
-    audits.audit,
-    audits.report,
-    predictions.predict,
-    predictions.predictions,
-    predictions.trace,
+    calls(pipelines.apply),
+    calls(pipelines.pipelines),
+    calls(pipelines.delete),
+    calls(events.publish),
+    calls(events.rejects),
+    calls(erasure.erase),
+    calls(training.train),
+    calls(training.import_),
+    calls(training.runs),
+    calls(tuning.tune),
+    calls(costs.costs),
+    calls(models.models),
+    calls(models.promote),
+    calls(models.rollback),
+    calls(models.verify),
+    calls(audits.audit),
+    calls(audits.report),
+    calls(predictions.predict),
+    calls(predictions.predictions),
+    calls(predictions.trace),
 ):
     app.command(verb.__name__.rstrip("_"))(verb)
 app.add_typer(tuning.study, name="study")
@@ -108,3 +115,6 @@ app.add_typer(stack.keys, name="keys")
 app.add_typer(events.dead_letters, name="dead-letters")
 app.add_typer(reviews.review, name="review")
 app.add_typer(sites.sites, name="sites")
+for group in (tuning.study, events.dead_letters, reviews.review, sites.sites):
+    for command in group.registered_commands:
+        command.callback = command.callback and calls(command.callback)

@@ -20,8 +20,8 @@ Part = tuple[str, Counter[str]]
 
 
 def doubts(guess: Guess) -> dict[str, str]:
-    """Doubts by input, of a target with two values: the part of its rows that lacks the most exceptions."""
-    if guess.target.task != "binary":
+    """Doubts by input, of a target with classes: the part of its rows that lacks the most exceptions."""
+    if guess.target.task == "regression":
         return {}
     target = guess.target.field
     labels = [None if value is None else text_of(value) for value in target.column.values]
@@ -48,7 +48,9 @@ def _doubt(part: Part, everywhere: Counter[str], target: str) -> tuple[float, st
 
 
 def _parts(one: Field, labels: list[str | None]) -> Iterator[Part]:
-    """Each of few values; what is above 0, of numbers that are not below; what is missing, and what not."""
+    """Each of few values; what is 0 and what above, of numbers that are not below; what is missing, and
+    what not.
+    """
     name = f"`{one.name}`"
     by_value: defaultdict[str | None, Counter[str]] = defaultdict(Counter)
     for value, label in zip(one.column.values, labels, strict=True):
@@ -65,6 +67,8 @@ def _parts(one: Field, labels: list[str | None]) -> Iterator[Part]:
     if one.type == "number" and len(by_value) > 2 and min(one.column.numbers or [0]) == 0:
         above = (here for value, here in by_value.items() if float(value or 0) > 0)
         yield f"{name} > 0", _together(above)
+        if len(by_value) > FEW:
+            yield f"{name} 0", _together(here for value, here in by_value.items() if not float(value or 0))
 
 
 def _together(parts: Iterable[Counter[str]]) -> Counter[str]:
