@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import jinja2
 
@@ -59,15 +60,7 @@ def render(result: Result) -> str:
     """Renders the page as HTML."""
     found = result.findings
     said = worded(found.verdict, found.gates)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("penstock_ethics_audit.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"number": number, "count": lambda count: f"{count:,}", "cost": _cost}
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         result=result,
         found=found,
         short=version_name(result.pipeline, result.digest),
@@ -103,6 +96,19 @@ def render(result: Result) -> str:
         unstated=unstated,
         words=_words(found),
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("penstock_ethics_audit.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"number": number, "count": lambda count: f"{count:,}", "cost": _cost}
+    return environment.get_template("report.html.j2")
 
 
 def summary(found: Findings) -> str:
