@@ -7,6 +7,7 @@ import importlib.util
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,13 @@ def exists(name: str) -> bool:
         if spec and not spec.origin:  # a package of several members
             return size == len(parts)
         if spec and spec.origin:
-            return stands_in(ast.parse(Path(spec.origin).read_text()).body, parts[size:])
+            return stands_in(parsed(Path(spec.origin)), parts[size:])
     return False
+
+
+@cache
+def parsed(file: Path) -> list[ast.stmt]:
+    return ast.parse(file.read_text()).body
 
 
 def stands_in(body: list[ast.stmt], names: list[str]) -> bool:
@@ -149,8 +155,14 @@ def unknown_commands(text: str) -> Iterator[str]:
         program, words = command[1], command[2].split()
         if program == "make":
             yield from (f"make {word}" for word in words if word not in TARGETS)
-        elif words and not verb_exists(typer.main.get_command(app), words):
+        elif words and not verb_exists(client(), words):
             yield f"penstock {' '.join(words)}"
+
+
+@cache
+def client() -> Any:
+    """The client's command line, with all its verbs."""
+    return typer.main.get_command(app)
 
 
 def verb_exists(command: Any, words: list[str]) -> bool:

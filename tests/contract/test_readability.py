@@ -31,16 +31,22 @@ def modules() -> dict[str, ast.Module]:
     return {name: ast.parse((ROOT / name).read_text()) for name in kept if (ROOT / name).is_file()}
 
 
+@cache
+def nodes() -> dict[str, list[ast.AST]]:
+    """All that stands in each module."""
+    return {name: list(ast.walk(module)) for name, module in modules().items()}
+
+
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    for name, module in modules().items():
-        for node in ast.walk(module):
+    for name, found in nodes().items():
+        for node in found:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield f"{name}:{node.lineno} {node.name}", node
 
 
-def docstrings(module: ast.Module) -> Iterator[str]:
+def docstrings(found: list[ast.AST]) -> Iterator[str]:
     """Strings of modules, classes and functions, and those under a field."""
-    for node in ast.walk(module):
+    for node in found:
         body = getattr(node, "body", ())
         for statement in body if isinstance(body, list) else ():  # an expression's is one, no list
             match statement:
@@ -68,7 +74,7 @@ def test_a_constructor_takes_few_things() -> None:
 
 
 def test_a_docstring_begins_with_a_verb_or_a_noun() -> None:
-    found = [(name, text) for name, module in modules().items() for text in docstrings(module)]
+    found = [(name, text) for name, there in nodes().items() for text in docstrings(there)]
     hard = [(name, text) for name, text in found if text.split()[0] in PRONOUNS_AND_PREPOSITIONS]
     assert len(found) > 1000
     assert len(hard) <= OPENINGS * len(found), hard

@@ -17,7 +17,7 @@ from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.planning import BY_ROWS, planned
 from penstock.modelkit import boosting
-from penstock.modelkit.build import Built, build, prepare
+from penstock.modelkit.build import Built, build, finish, prepare
 from penstock.modelkit.family import Prepared, Trained, family_of
 from penstock.modelkit.features import transform
 from penstock.modelkit.graph import DOUBLE, FLOAT, Graph, Runner
@@ -31,7 +31,8 @@ Made = tuple[Pipeline, Prepared, Trained, Built]
 
 def made(spec: Pipeline, files: tuple[Path, Path]) -> Made:
     prepared = prepare(spec, *files)
-    return spec, prepared, family_of(spec.model).fit(spec, prepared), build(spec, *files)
+    model = family_of(spec.model).fit(spec, prepared)
+    return spec, prepared, model, finish(spec, prepared, model)
 
 
 def trees(world: Any, count: int = 1500, *, target: str = "binary", **model: Any) -> Made:
@@ -86,9 +87,14 @@ def of_graph(of: Made, rows: Rows) -> np.ndarray:
     return found
 
 
+@pytest.fixture(scope="module")
+def usual(worlds: Any) -> Made:
+    return trees(worlds())
+
+
 @pytest.fixture(scope="module", params=["binary", "multiclass", "regression"])
-def odd(request: pytest.FixtureRequest, worlds: Any) -> Made:
-    return trees(worlds(), target=request.param)
+def odd(request: pytest.FixtureRequest, worlds: Any, usual: Made) -> Made:
+    return usual if request.param == "binary" else trees(worlds(), target=request.param)
 
 
 def test_sets_of_categories_and_single_ones_are_both_in_it(odd: Made) -> None:
@@ -156,20 +162,18 @@ def test_amounts_with_cents_fall_on_their_own_side(world: Any) -> None:
     assert np.abs(expected - single).max() > 0.01
 
 
-def test_missing_means_the_median_where_training_had_none_missing(worlds: Any) -> None:
-    of = trees(worlds())
-    median = of[1].preprocessing.numbers[0].fill
+def test_missing_means_the_median_where_training_had_none_missing(usual: Made) -> None:
+    median = usual[1].preprocessing.numbers[0].fill
     strings = np.array([["a", CITIES[0]]] * 4, dtype=object)
     numbers = np.array([[value, 1.71e9, 0.5] for value in (np.nan, np.inf, -np.inf, median)])
-    found = answers(of, Rows(numbers, strings, np.zeros(4), {}))[1]
+    found = answers(usual, Rows(numbers, strings, np.zeros(4), {}))[1]
     assert (found == found[3]).all()
 
 
-def test_missing_goes_its_own_way_where_training_had_some(worlds: Any) -> None:
-    of = trees(worlds())
+def test_missing_goes_its_own_way_where_training_had_some(usual: Made) -> None:
     strings = np.array([["a", CITIES[0]]] * 3, dtype=object)
     numbers = np.array([[5e5, 1.71e9, value] for value in (np.nan, 0.0, 1.0)])
-    missing, none, one = answers(of, Rows(numbers, strings, np.zeros(3), {}))[1][:, 1]
+    missing, none, one = answers(usual, Rows(numbers, strings, np.zeros(3), {}))[1][:, 1]
     assert abs(missing - one) < abs(none - one), "a gap counted as 1 in training"
 
 
@@ -299,8 +303,8 @@ def test_training_ends_where_no_split_helps_and_goes_on_to_the_same_end(world: A
         assert len(told) == len(whole.history)
 
 
-def test_importance_is_the_gain_by_feature(worlds: Any) -> None:
-    shares = trees(worlds())[3].description.importance
+def test_importance_is_the_gain_by_feature(usual: Made) -> None:
+    shares = usual[3].description.importance
     assert sum(shares.values()) == pytest.approx(1)
     assert list(shares) == ["amount", "since", "gap", "kind", "city"]
     assert min(shares.values()) > 0

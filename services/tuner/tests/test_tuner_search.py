@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.contracts.errors import Invalid
-from penstock.contracts.load import read_data
 from penstock.contracts.overrides import overridden
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.rules import problems
@@ -47,7 +46,7 @@ SPACES = [
 
 def spec(tuner: str) -> dict[str, Any]:
     features = "features: {income: {from: applications.income}, purpose: {from: applications.purpose}}"
-    return read_data(f"{lending.PIPELINE_TEXT}{features}\ntuner: {tuner}\n")
+    return lending.read(f"{lending.PIPELINE_TEXT}{features}\ntuner: {tuner}\n")
 
 
 def pipeline(tuner: str) -> Pipeline:
