@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -45,22 +41,3 @@ def test_a_part_is_written_into_its_block_alone() -> None:
 def test_a_part_without_a_block_says_where_to_write_it() -> None:
     with pytest.raises(LookupError, match="no block for trees: write `<!-- measured: trees -->`"):
         with_block(PAGE, "trees", [])
-
-
-def test_the_gpus_script_runs_where_none_is() -> None:
-    """Tiny, and its figures say nothing: a machine with a GPU is for measuring, not for mending it."""
-    script = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--json"]
-    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    told = subprocess.run([*script, "--cpu"], env=hidden, check=True, capture_output=True, text=True).stdout
-    rows = [json.loads(line) for line in told.splitlines()]
-    assert {row["network"] for row in rows} == {"mlp", "ft_transformer", "text_cnn"}
-    assert {row["what"] for row in rows} == {
-        "step, fp32",
-        "step, bf16",
-        "step, rows stay in memory",
-        "answers",
-    }
-    assert all(row["ours"] > 0 and row["by hand"] > 0 for row in rows)
-    refused = subprocess.run(script, env=hidden, capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert "the trainer has no GPU" in refused.stderr

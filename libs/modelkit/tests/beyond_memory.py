@@ -1,6 +1,6 @@
-"""A training in a process of its own, `beyond_memory.py FOLDER [BYTES]`: with BYTES, it may take no more
-than so many beside what it has loaded, and rows stay in files; without, what is learned from is in
-memory. Prints what came of it.
+"""Two trainings in a process of their own, `beyond_memory.py FOLDER BYTES`: the first may take no more
+than so many beside what is loaded, and its rows stay in files; the second learns from what is in memory,
+as much as there is. Prints what came of each.
 """
 
 from __future__ import annotations
@@ -36,16 +36,21 @@ def trained(world: World, name: str, *, files: bool) -> Built:
 
 
 def main() -> None:
-    world, limit = World(Path(sys.argv[1])), int(sys.argv[2]) if len(sys.argv) > 2 else None
+    world, limit = World(Path(sys.argv[1])), int(sys.argv[2])
     stored.HELD, stored.SAMPLE, stored.READ = 2_000_000, 1_000_000, 1_000_000
     features.CHUNK_CELLS = 100_000
     order.WHOLE, order.WINDOW = 8_000_000, 4_000_000
     trained(world, "validation", files=True)  # loads what is needed once
-    if limit is not None:
-        status = Path("/proc/self/status").read_text()
-        used = int(status.split("VmData:")[1].split()[0]) * 1024
-        resource.setrlimit(resource.RLIMIT_DATA, (used + limit, used + limit))
-    made = trained(world, "train", files=limit is not None)
+    status = Path("/proc/self/status").read_text()
+    used = int(status.split("VmData:")[1].split()[0]) * 1024
+    unlimited = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (used + limit, unlimited[1]))
+    tell(trained(world, "train", files=True))
+    resource.setrlimit(resource.RLIMIT_DATA, unlimited)
+    tell(trained(world, "train", files=False))
+
+
+def tell(made: Built) -> None:
     print(json.dumps({"weights": made.weights, "metrics": made.metrics, "sampled": made.sampled}))
 
 

@@ -8,12 +8,13 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+pytestmark = pytest.mark.process("unhurried")
 
 CHILD = Path(__file__).with_name("beyond_memory.py")
 FIELDS, COLUMNS = 20, 33  # float32 a field, each number and its pieces, when prepared
@@ -31,16 +32,6 @@ def write(path: Path, rows: int, seed: int) -> None:
     pq.write_table(table.replace_schema_metadata(told), path, row_group_size=10_000)
 
 
-def run(folder: Path, *limit: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, CHILD, folder, *map(str, limit)],
-        env={**os.environ, **ALLOCATORS},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, 1 << 20)),  # a thread's
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("sets")
@@ -49,14 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def told(done: subprocess.CompletedProcess[str]) -> Any:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def test_a_set_of_eight_times_the_limit_gives_the_figures_of_the_same_set_in_memory(folder: Path) -> None:
-    beyond, whole = told(run(folder, LIMIT)), told(run(folder))
-
+    done = subprocess.run(
+        [sys.executable, CHILD, folder, str(LIMIT)],
+        env={**os.environ, **ALLOCATORS},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, 1 << 20)),  # a thread's
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    beyond, whole = map(json.loads, done.stdout.splitlines()[-2:])
     assert beyond == whole
     assert beyond["sampled"] == 6_250
     assert beyond["metrics"]["auroc"] > 0.8
