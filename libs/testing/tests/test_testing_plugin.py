@@ -156,6 +156,15 @@ def test_a_file_that_uses_the_stack_without_saying_so_is_refused(tmp_path: Path)
     assert "test_with_it[0]: mark the file, `pytestmark = pytest.mark.stack`" in said, said
 
 
+def test_a_file_that_the_marks_leave_out_is_not_imported(tmp_path: Path) -> None:
+    away = f"import pytest\n\n{MARKS} = pytest.mark.kafka\n\nraise RuntimeError('imported')\n"
+    (tmp_path / "test_away.py").write_text(away)
+    (tmp_path / "test_here.py").write_text("def test_it():\n    pass\n")
+    assert "1 passed" in run(tmp_path, "-m", "not stack and not kafka")
+    assert "imported" in run(tmp_path, "-m", "not stack")
+    assert "imported" in run(tmp_path, "-m", "not stack or not kafka")
+
+
 def run(folder: Path, *options: str) -> str:
     """What pytest prints of the folder's tests."""
     (folder / "conftest.py").write_text(STACK)

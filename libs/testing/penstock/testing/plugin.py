@@ -50,9 +50,14 @@ def pytest_configure(config: pytest.Config) -> None:
         spread.expect_delays()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file of which no test will run is not imported: of a hundred that takes a worker seconds."""
+    return spread.is_left_out(collection_path, config.getoption("markexpr")) or None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    with loading(without=()):  # every worker imports every test's modules
+    with loading(without=()):  # every worker imports the modules of every test that may run
         return (yield)
 
 

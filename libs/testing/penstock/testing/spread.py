@@ -30,6 +30,8 @@ PATIENT, GENTLE = "gw2", "gw3"  # the third worker and the fourth
 NICENESS = 10
 MARK = re.compile(r"\bmark\.(\w+)")
 UNHURRIED = re.compile(r'^pytestmark = .*?pytest\.mark\.process\("unhurried"\)', re.MULTILINE)
+WHOLE = re.compile(r"^pytestmark = \[?pytest\.mark\.(\w+)", re.MULTILINE)
+ONLY_NOT = re.compile(r"not \w+(?: and not \w+)*")
 MARKED = re.compile(r'^pytestmark = .*?pytest\.mark\.(?:stack|compose)\b(?:\("\w+"\))?', re.MULTILINE)
 
 
@@ -110,6 +112,16 @@ def is_unhurried(file: Path) -> bool:
 def marks(file: Path) -> frozenset[str]:
     """Names of all marks that a file's tests have."""
     return frozenset(MARK.findall(file.read_text()))
+
+
+def is_left_out(file: Path, expression: str) -> bool:
+    """True for a file of tests that `expression`, such as `not kafka and not slow`, leaves out one and
+    all, by its `pytestmark`.
+    """
+    if file.suffix != ".py" or not ONLY_NOT.fullmatch(expression):
+        return False
+    marked = WHOLE.search(file.read_text())
+    return marked is not None and marked[1] in expression.split()
 
 
 def arrange(items: list[pytest.Item]) -> None:
