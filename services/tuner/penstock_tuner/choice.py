@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,17 @@ GROUPS_NEEDED = 10  # for an interval
 
 
 def chosen(
-    tuner: Tuner, space: Space, tried: Sequence[Tried], last_failure: str, *, looks: int
+    tuner: Tuner,
+    space: Space,
+    tried: Sequence[Tried],
+    last_failure: str,
+    *,
+    looks: int,
+    passed: Mapping[str, str],
 ) -> dict[str, Any]:
     """Result of a study's job: number of the `best` trial, the `rule` in words, `looks` at the
     validation rows, the `conclusion` in words, and the parameters' `importance`. `looks`: by each
-    trial.
+    trial. `passed`: families that were not searched, and why.
 
     Raises Invalid where no trial ended well.
     """
@@ -36,17 +42,25 @@ def chosen(
             remedy="See all with `penstock study show`, then change the space or the file",
         )
     best = search.best(tuner, tried)
+    own = next((trial for trial in complete if trial.number == OWN), None)
     return {
         "best": None if best is None else best.number,
         "rule": search.rule(tuner),
         "looks": looks * len(complete),
         "importance": search.importance(space, tried),
-        "conclusion": concluded(best, next((trial for trial in complete if trial.number == OWN), None))
-        + averaged(best, complete),
+        "conclusion": concluded(best, own, _compared(tried))
+        + averaged(best, complete)
+        + "".join(f"; `{kind}` was not tried: {why}" for kind, why in passed.items()),
     }
 
 
-def concluded(best: Tried | None, own: Tried | None) -> str:
+def _compared(tried: Sequence[Tried]) -> int:
+    """Trials among which the best is, beside the file's own values; those that were stopped early too."""
+    return sum(trial.number > OWN and trial.state in ("complete", "pruned") for trial in tried)
+
+
+def concluded(best: Tried | None, own: Tried | None, among: int) -> str:
+    """Sentence on the `best` of so many trials beside the file's `own` values."""
     if best is None:
         return "no trial keeps the limits of tuner.choose: your values stay"
     if best.number == OWN:
@@ -58,11 +72,12 @@ def concluded(best: Tried | None, own: Tried | None) -> str:
         return f"trial {best.number} is chosen from the front"
     found, yours = best.values[0], own.values[0]
     values = f"your own values: {found:.4f} against {yours:.4f}"
-    lower = lower_by(best.losses, own.losses)
+    lower = lower_by(best.losses, own.losses, among)
     if lower is None:
         return f"trial {best.number} is better than {values}"
     by, least, most = lower
-    validation = f"its validation loss is lower by {by:.4f} ({least:.4f} to {most:.4f})"
+    of = f", as the best of {among}" if among > 1 else ""
+    validation = f"its validation loss is lower by {by:.4f} ({least:.4f} to {most:.4f}{of})"
     if least > 0:
         return f"trial {best.number} is better than {values}; {validation}"
     return f"trial {best.number} is the best, and not proven better than {values}; {validation}"
@@ -89,13 +104,16 @@ def _listed(numbers: Sequence[int]) -> str:
     return f"{', '.join(others)} and {last}"
 
 
-def lower_by(found: Sequence[float], own: Sequence[float]) -> tuple[float, float, float] | None:
+def lower_by(
+    found: Sequence[float], own: Sequence[float], among: int = 1
+) -> tuple[float, float, float] | None:
     """Estimates by how much the losses of the same groups of entities are lower, with its 95 % interval
-    from the spread of the groups (random groups: Wolter 2007, chapter 2). None for fewer than
-    `GROUPS_NEEDED`.
+    from the spread of the groups (random groups: Wolter 2007, chapter 2). It holds for all of `among`
+    trials at once, so for the best of them too (Bonferroni: Dunn 1961). None for fewer than
+    `GROUPS_NEEDED` groups.
     """
     if len(found) != len(own) or len(own) < GROUPS_NEEDED:
         return None
     by = np.subtract(own, found)
-    half = float(stdtrit(len(by) - 1, 0.975) * by.std(ddof=1) / math.sqrt(len(by)))
+    half = float(stdtrit(len(by) - 1, 1 - 0.025 / max(among, 1)) * by.std(ddof=1) / math.sqrt(len(by)))
     return float(by.mean()), float(by.mean()) - half, float(by.mean()) + half

@@ -16,6 +16,7 @@ from penstock.contracts.errors import Kind, PenstockError
 from penstock.contracts.overrides import overridden
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.planning import planned
+from penstock.contracts.rules.tuner import passed_over
 from penstock_tuner import ensemble, search
 from penstock_tuner.budget import over
 from penstock_tuner.choice import chosen
@@ -48,6 +49,7 @@ class Driver:
         pipeline = Pipeline.model_validate(spec)
         self._spec, self._rows = spec, rows
         self._tuner, self._space = pipeline.tuner, search.space_of(pipeline)
+        self._passed = passed_over(pipeline)
         self._pool, self._tell = pool, tell
         self._began, self._looks = began, looks
         self._known = [trial for trial in tried if trial.number < 0]
@@ -65,7 +67,10 @@ class Driver:
         if choices := ensemble.choices(self._tuner, self._all()):
             self._start(self._next(), choices)
             self._search()
-        found = chosen(self._tuner, self._space, self._all(), self._last_failure, looks=self._looks)
+        tried = self._all()
+        found = chosen(
+            self._tuner, self._space, tried, self._last_failure, looks=self._looks, passed=self._passed
+        )
         before = self._looks * sum(trial.state == "complete" for trial in self._known)
         return found | {"looks": found["looks"] + before}
 

@@ -182,17 +182,33 @@ def _said(pipeline: Pipeline, said: Mapping[str, JsonValue]) -> tuple[dict[str, 
     return families, list(dict.fromkeys(reader.problems))
 
 
+def passed_over(pipeline: Pipeline) -> dict[str, str]:
+    """Reasons why a family of the default space is not searched, by its type; none where the file says
+    which are.
+    """
+    said = pipeline.tuner.space or {}
+    own = "model" in pipeline.model_fields_set and pipeline.model.type in FAMILIES
+    return {} if "model" in said or (said and own) else _able(pipeline)[1]
+
+
 def _default(pipeline: Pipeline) -> tuple[dict[str, Keys], list[Problem]]:
-    families = {}
+    return _able(pipeline)[0], []
+
+
+def _able(pipeline: Pipeline) -> tuple[dict[str, Keys], dict[str, str]]:
+    """Families of the default space that can do what the file asks, and why the others cannot."""
+    families, passed = {}, {}
     for kind in _usual(pipeline):
         spec, reader = FAMILIES[kind], Reader(pipeline)
         trainer = {**spec.searched.get("trainer", {})}
         if "fairness" in spec.trainer_keys and pipeline.trainer.fairness and _compares_groups(pipeline):
             trainer["fairness"] = {"strength": _STRENGTH}
         keys = reader.family(kind, {**spec.searched, "trainer": trainer}, _AT)
-        if not reader.problems and not [*_clashes(pipeline, kind, keys)]:
+        if wrong := [*reader.problems] or [*_clashes(pipeline, kind, keys)]:
+            passed[kind] = wrong[0].message
+        else:
             families[kind] = keys
-    return families, []
+    return families, passed
 
 
 def _unnamed(pipeline: Pipeline) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from importlib import resources
 from itertools import combinations
 
@@ -55,16 +56,21 @@ def headline(found: tuner.Study) -> str:
 def facts(found: tuner.Study) -> Iterator[tuple[str, str]]:
     """Table of the study's wish and its cost."""
     section = json.loads(found.tuner_json or "{}")
-    planned = f" of {found.time_planned_s / 60:.0f}" if found.time_planned_s else ""
+    planned = f" of {_clock(found.time_planned_s)}" if found.time_planned_s else ""
     yield "Search", section.get("type", "tpe")
     yield "Rule", found.rule and f"the trial with {found.rule}"
     yield "Looks at validation rows", f"{found.looks}, for the choice" if found.looks else ""
     yield "Trials", progress(found)
-    yield "Time", f"{found.time_spent_s / 60:.1f}{planned} minutes"
+    yield "Time", f"{_clock(found.time_spent_s)}{planned}"
     for name, value in section.get("budget", {}).items():
         if name in ("memory", "patience"):
             yield f"Budget: {name}", f"{value}"
     yield "Cost", words(found.cost) if found.HasField("cost") else ""
+
+
+def _clock(seconds: float) -> str:
+    """`0:01:30`."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _header(found: tuner.Study) -> Html:
