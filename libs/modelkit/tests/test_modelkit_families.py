@@ -21,7 +21,7 @@ from penstock.modelkit.realmlp import PIECE, RealMlp
 SECTION = section_at(Pipeline, ["model"])
 assert SECTION is not None
 TYPES: dict[str, Any] = SECTION.types()
-QUICK: dict[str, Any] = {"epochs": 8, "batch_size": 32, "optimizer": {"learning_rate": 0.02}}
+QUICK: dict[str, Any] = {"epochs": 7, "batch_size": 64, "optimizer": {"learning_rate": 0.03}}
 SMALL: dict[str, dict[str, Any]] = {
     "ft_transformer": {"d": 16, "blocks": 2, "heads": 4},
     "tabm": {"k": 4, "hidden": [16]},

@@ -103,7 +103,7 @@ def test_numbers_say_the_words_in_their_order(column: list[str]) -> None:
 def test_a_family_with_a_text_keeps_its_promises(
     tmp_path: Path, model: dict[str, Any], text: dict[str, Any]
 ) -> None:
-    keeps_its_promises(pipeline(model, text=text, trainer={**QUICK, "epochs": 4}), tmp_path)
+    keeps_its_promises(pipeline(model, text=text, trainer={**QUICK, "epochs": 3, "batch_size": 64}), tmp_path)
 
 
 @pytest.mark.parametrize("text", [CNN, FLAT, AVERAGE], ids=["cnn", "flat", "average"])
