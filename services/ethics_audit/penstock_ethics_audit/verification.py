@@ -130,7 +130,7 @@ def _origin(version: ModelVersion, trust: Trust, artifacts: Artifacts, checks: l
         stated = verify_fact(made, trust)
         say(f"{sum(made.rows.values()):,} rows in three parts, {_by('feature store', made.evidence, stated)}")
         if erased := _erased(made, trust, artifacts):
-            say(f"({erased:,} of these rows were erased since)")
+            say(f"({erased:,} of these rows {'was' if erased == 1 else 'were'} erased since)")
     with _check(checks, "run signature") as say:
         run = verify_version(version, trust)
         say(f"run {run.run_id} made this package of that set, {_by('trainer', version.run, run)}")
