@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -47,17 +47,17 @@ class ProgramStatus:
     facts: tuple[str, ...] = ()
 
 
-def status(home: Path) -> list[ProgramStatus]:
-    """Asks all programs of the stack at `home`, parts first; empty when it is down. Takes at most
-    about 2 s.
+def status(home: Path, only: Collection[str] | None = None) -> list[ProgramStatus]:
+    """Asks all programs of the stack at `home`, or `only` these, parts first; empty when it is down.
+    Takes at most about 2 s.
     """
     try:
         stack = StackFile.read(home)
     except NotFound:
         return []
     running = {one.program: one for one in Supervisor(stackfile.socket(stack.home)).running()}
-    names = [*PARTS, *stack.services]
-    with ThreadPoolExecutor(len(names)) as pool:
+    names = [name for name in (*PARTS, *stack.services) if only is None or name in only]
+    with ThreadPoolExecutor(max(1, len(names))) as pool:
         return list(pool.map(lambda name: _status(stack, name, running.get(name)), names))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +49,8 @@ class Stack:
         """Settings to reach Kafka as who may do everything there."""
         return programs.kafka_user(self.file, passwords.ADMIN)
 
-    def status(self) -> list[ProgramStatus]:
-        return status(self.home)
+    def status(self, only: Collection[str] | None = None) -> list[ProgramStatus]:
+        return status(self.home, only)
 
     def start(self, program: str) -> None:
         self._supervisor.start(program)
@@ -71,15 +71,20 @@ class Stack:
         """
         deadline = time.monotonic() + within
         told: dict[str, ProgramStatus] = {}
+        asked: Collection[str] | None = only
         while True:
-            now = {one.program: one for one in self.status() if only is None or one.program in only}
+            now = {one.program: one for one in self.status(asked)}
             for program, one in now.items():
                 if progress is not None and told.get(program) != one:
                     progress(one)
             told |= now
             late = [one for one in now.values() if one.state is not State.READY]
             if now and not late:
-                return
+                if asked is only:
+                    return
+                asked = only  # all at once, as the last look
+                continue
+            asked = [one.program for one in late] or only
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"not ready within {within:.0f} s: {'; '.join(_sentence(one) for one in late)}",

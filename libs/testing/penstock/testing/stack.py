@@ -68,7 +68,7 @@ class StackUnderTest:
     def waits(self, program: str, for_what: str, within: float = READY_WITHIN_S) -> None:
         """Waits until `program` says that it waits for something that begins with `for_what`."""
         until(
-            lambda: next(one for one in self.stack.status() if one.program == program),
+            lambda: self.stack.status([program])[0],
             accept=lambda now: (
                 now.state is State.WAITING and any(thing.startswith(for_what) for thing in now.waits_for)
             ),
