@@ -140,6 +140,8 @@ def test_a_side_with_nearly_one_answer_is_doubted_and_stays(tmp_path: Path) -> N
     assert doubts["asked"].endswith("of all do: when is it known?")
     assert doubts["asked"] in found.text
     assert "asked" in read(found.text).resolved_features()
+    (line,) = [line for line in found.text.splitlines() if "without this line it is no input" in line]
+    assert set(read(found.text.replace(line + "\n", "")).resolved_features()) == {"height", "shape"}
 
 
 def test_what_is_so_for_one_of_several_classes_alone_is_doubted(tmp_path: Path) -> None:

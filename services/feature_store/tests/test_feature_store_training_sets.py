@@ -444,6 +444,7 @@ def without_income() -> dict[str, list[Received]]:
             " with its `values` declared, `applications.purpose` takes no other",
         ),
         (without_income(), {}, Conflict, "features.income: applications.income is missing in all"),
+        (without_income(), {}, Conflict, "never served `penstock delete credit-risk` takes the old ones"),
         (
             population(),
             {"split": {"by": "loan"}},

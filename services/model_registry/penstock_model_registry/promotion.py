@@ -65,7 +65,7 @@ class Drop:
         key = "the default of promotion.max_drop" if by_data else "promotion.max_drop"
         if by_data and margin != policy.max_drop:
             key = "the width of this interval"
-            why = ": less these rows cannot show, and the file sets no promotion.max_drop"
+            why = ": these rows cannot show less; promotion.max_drop in the file sets another limit"
         part = "" if share == 1 else f"{share:.0%} of "
         return f"{part}{key} allows {share * margin:.4g} worse{why}"
 

@@ -103,7 +103,7 @@ def test_a_refusal_says_how_many_rows_would_decide() -> None:
 @pytest.mark.parametrize(
     ("found", "by_data", "end"),
     [
-        ((0.0354, 0.0177, 0.0531), True, "and the file sets no promotion.max_drop"),
+        ((0.0354, 0.0177, 0.0531), True, "promotion.max_drop in the file sets another limit"),
         ((0.0354, 0.0353, 0.0355), False, "promotion.max_drop allows 0.005 worse"),
         ((0.0051, 0.001, 0.01), False, "More rows would not change that while the estimate stays"),
         ((0.004999999, 0.0, 0.01), False, "no number of rows in reach would decide"),
@@ -127,8 +127,8 @@ def test_a_promotion_says_how_it_compares_and_which_margin_was_used() -> None:
     assert isinstance(decision, Promoted)
     assert decision.because == (
         "against the champion auroc is 0.0060 worse, at worst 0.0230 worse and at best 0.0120 better, on"
-        " 1,354 rows of both audit splits; the width of this interval allows 0.035 worse: less these rows"
-        " cannot show, and the file sets no promotion.max_drop",
+        " 1,354 rows of both audit splits; the width of this interval allows 0.035 worse: these rows"
+        " cannot show less; promotion.max_drop in the file sets another limit",
     )
 
 

@@ -45,4 +45,4 @@ def decided(result: Result) -> str:
         if threshold.favourable
         else ""
     )
-    return f"Decided {positive} from a probability of {threshold.value:.3f} on; {how}.{good}"
+    return f"Decided {positive} from a probability of {threshold.value:.5g} on; {how}.{good}"

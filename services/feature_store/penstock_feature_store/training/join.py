@@ -60,7 +60,7 @@ def build(order: Order) -> TrainingSet:
         tables = _tables(columns, rows, labels, schema, lake.joined(columns.references))
         parts = write(tables, assigned, schema, order.folder)
         offsets = lake.offsets()
-    _refuse_missing(columns, parts["train"])
+    _refuse_missing(pipeline.pipeline, columns, parts["train"])
     ranges = [(part.topic, part.partition, part.first, part.last) for part in offsets]
     with ThreadPoolExecutor(max_workers=1) as storing:
         artifacts = Artifacts(order.artifacts)
@@ -211,13 +211,17 @@ def _refuse_useless(pipeline: Pipeline, rows: pa.Table, labels: Labels, assigned
         )
 
 
-def _refuse_missing(columns: Columns, train: Part) -> None:
+def _refuse_missing(pipeline: str, columns: Columns, train: Part) -> None:
     for name, reference in columns.features.items():
         if train.missing[name] == train.num_rows:
             raise Conflict(
                 f"{reference} is missing in all {train.num_rows:,} rows of the train part",
                 where=f"features.{name}",
-                remedy="Publish events that carry it, or take it out of `features`",
+                remedy=(
+                    "Take it out of `features`, or publish events that carry it under ids of their own: one"
+                    " whose id came before changes nothing. Of a pipeline that never served `penstock delete"
+                    f" {pipeline}` takes the old ones"
+                ),
             )
 
 

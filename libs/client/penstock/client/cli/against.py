@@ -110,7 +110,7 @@ def said(found: Prospect, judged: Judged, data: Path, confidence: float) -> list
     counts = f"{data}: {rows}, {found.labelled:,} with a label, about {found.audited:,} audited"
     if not found.gates:
         return [f"{counts}; nothing can be said of these gates"]
-    columns = ("gate", "a fair model shows", "rows needed", "to be reached", "")
+    columns = ("gate", "a fair model shows", "labelled rows needed", "to be reached", "")
     shown: list[RenderableType] = [counts, table(columns, [*map(_line, found.gates)], empty="")]
     if any(one.fair is not None for one in found.gates):
         shown.append(

@@ -141,12 +141,15 @@ def _weighs(one: Field) -> str:
 
 
 def _features(guess: Guess) -> Iterator[str]:
-    """Inputs by name where something is left out that is neither protected nor personal."""
-    if not (left := [one for one in guess.fields if one.left_out]) or not guess.inputs():
+    """Inputs by name where one is left out, neither protected nor personal, or may have to be."""
+    left = [one for one in guess.fields if one.left_out]
+    if not guess.inputs() or not (left or any(one.doubt for one in guess.inputs())):
         return
-    yield "features:  # all but what is protected, personal, or left out below"
+    besides = ", personal, or left out below" if left else " or personal"
+    yield f"features:  # all but what is protected{besides}"
     for one in guess.inputs():
-        yield f"  {_quoted(one.name)}: {{from: events.{one.name}}}"
+        doubted = "  # doubted above: without this line it is no input" if one.doubt else ""
+        yield f"  {_quoted(one.name)}: {{from: events.{one.name}}}{doubted}"
     for one in left:
         yield f"  # {one.name}: {{from: events.{one.name}}}  # left out: {_line(one.left_out)}"
 

@@ -133,7 +133,9 @@ class TabM(FamilySpec):
 
 
 class Linear(FamilySpec):
-    """A linear or logistic regression, trained by gradient descent."""
+    """A linear or logistic regression, trained by gradient descent: at the usual rate its steps may end
+    0.01 of AUROC short of the best one, with `trainer: {optimizer: {learning_rate: 0.01}}` nearer.
+    """
 
     usual = True
     searched: ClassVar[Searched] = {"trainer": _adamw(1e-3, 0.1)}
