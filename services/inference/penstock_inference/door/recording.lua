@@ -198,12 +198,12 @@ end
 
 function envoy_on_request(handle)
   local headers, began = handle:headers(), now()
-  local over_grpc = headers:get(":path"):sub(1, 4) ~= "/v2/"
-  local meta = handle:streamInfo():dynamicMetadata()
-  meta:set("prediction", "began", tostring(began))
-  meta:set("prediction", "head", string.format(
-    '"protocol":"%s","id":%s,"time":%s,"path":%s,"traceparent":%s,"request_encoding":%s,"request_header_length":%s',
-    over_grpc and "grpc" or "http", text(headers:get("x-penstock-prediction")), text(moment(began)), text(headers:get(":path")), text(headers:get("traceparent")),
+  local path = headers:get(":path")
+  local over_grpc = path:sub(1, 4) ~= "/v2/"
+  -- Its beginning in 16 digits comes first: as a number's text it would be rounded to a tenth of a millisecond.
+  handle:streamInfo():dynamicMetadata():set("prediction", "head", string.format(
+    '%016d"protocol":"%s","id":%s,"time":%s,"path":%s,"traceparent":%s,"request_encoding":%s,"request_header_length":%s',
+    began, over_grpc and "grpc" or "http", text(headers:get("x-penstock-prediction")), text(moment(began)), text(path), text(headers:get("traceparent")),
     text(headers:get(over_grpc and "grpc-encoding" or "content-encoding")), text(headers:get("inference-header-content-length"))))
   local body = handle:body()
   local whole = short(body)
@@ -246,12 +246,11 @@ function envoy_on_response(handle)
   local trailers = handle:trailers()
   if trailers then grpc_status = trailers:get("grpc-status") or grpc_status end
   local meta = handle:streamInfo():dynamicMetadata():get("prediction") or {}
-  local ended = now()
-  local began = tonumber(meta.began) or ended
+  local ended, head = now(), meta.head
   local problem = write(string.format(
     '{"grpc_status":%s,"status":%s,"milliseconds":%.3f,%s,%s,%s,"response_encoding":%s,"response_header_length":%s}\n',
-    tonumber(grpc_status) or "null", tonumber(status) or "null", (ended - began) / 1000,
-    meta.head or '"id":null', meta.request or '"request":null,"request_bytes":null', response, text(encoding), text(header_length)), ended)
+    tonumber(grpc_status) or "null", tonumber(status) or "null", head and (ended - tonumber(head:sub(1, 16))) / 1000 or 0,
+    head and head:sub(17) or '"id":null', meta.request or '"request":null,"request_bytes":null', response, text(encoding), text(header_length)), ended)
   if problem then
     handle:logErr("a prediction is not recorded: " .. problem)
     local predicted = over_grpc and grpc_status == "0" or not over_grpc and status == "200"
