@@ -1,0 +1,116 @@
+"""Situations of a first afternoon: what each verb says of them, and its exit code."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock.client.cli import audits, events, models
+from penstock.client.cli.main import app
+from penstock.client.events import Published
+from penstock.client.outcomes import Outcome
+from penstock.contracts.load import read
+from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
+from penstock.ingest.v1 import ingest_pb2 as ingest
+from penstock.model_registry.v1 import model_registry_pb2 as registry
+
+LOANS = read("""\
+version: 1
+pipeline: loans
+entities: {loan: {key: id}}
+sources:
+  events: {entity: loan, id: id, timestamp: at, fields: {income: {type: number}, bad: {type: boolean}}}
+targets: {bad: {from: events.bad, type: binary}}
+""")
+
+
+def platform(monkeypatch: pytest.MonkeyPatch, verbs: Any, **parts: Any) -> None:
+    """Puts a platform of these parts in the place of the one that `verbs` would call."""
+    answers = SimpleNamespace(pipelines=SimpleNamespace(spec=lambda _: LOANS), **parts)
+
+    def penstock() -> AbstractContextManager[Any]:
+        return nullcontext(answers)
+
+    monkeypatch.setattr(verbs, "Penstock", penstock)
+
+
+@pytest.mark.parametrize(
+    ("records", "duplicates", "rejected", "options", "code"),
+    [
+        (95, 0, 5, [], 0),
+        (94, 0, 6, [], 1),
+        (94, 0, 6, ["--max-rejects", "0.1"], 0),
+        (0, 95, 5, [], 0),
+        (0, 0, 100, ["--max-rejects", "0.99"], 1),
+        (100, 0, 0, ["--max-rejects", "0"], 0),
+    ],
+)
+def test_publish_fails_where_more_than_is_allowed_was_rejected(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    records: int,
+    duplicates: int,
+    rejected: int,
+    options: list[str],
+    code: int,
+) -> None:
+    def publish(_pipeline: str, _source: str, rows: Any, **_: object) -> Published:
+        return Published(len(list(rows)), 0, 1.0, ())
+
+    def outcome(*_: object) -> Outcome:
+        return Outcome(100, records, duplicates, {"unknown_value": rejected} if rejected else {}, 0, ())
+
+    parts = SimpleNamespace(counts=lambda *_: ingest.GetCountsResponse(), publish=publish)
+    platform(monkeypatch, events, events=parts)
+    monkeypatch.setattr(events, "outcome", outcome)
+    path = tmp_path / "loans.csv"
+    path.write_text(
+        "id,at,income,bad\n" + "".join(f"{n},2026-11-01T00:00:00Z,{n},true\n" for n in range(100))
+    )
+    done = CliRunner().invoke(app, ["publish", "loans", "events", str(path), *options])
+    assert done.exit_code == code, done.output
+    assert f"{records} records, {duplicates} duplicates, {rejected} rejects" in done.output
+
+
+@pytest.mark.parametrize("lag", [0, 7])
+def test_rejects_say_when_ingest_still_reads(monkeypatch: pytest.MonkeyPatch, lag: int) -> None:
+    partitions = [ingest.PartitionCounts(partition=0, lag=lag)]
+    parts = SimpleNamespace(
+        rejects=lambda *_: iter(()), counts=lambda *_: ingest.GetCountsResponse(partitions=partitions)
+    )
+    platform(monkeypatch, events, events=parts, sites=SimpleNamespace(list=list))
+    done = CliRunner().invoke(app, ["rejects", "loans"])
+    assert done.exit_code == 0, done.output
+    assert "no rejects" in done.output
+    assert ("ingest still reads: 7 events wait, so there may be more" in done.output) == (lag > 0)
+
+
+def test_a_version_without_gates_is_called_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the wire its audit is a pass, which nobody is told."""
+    version = registry.Version(digest="3f9c" * 16, pipeline="loans", verdict="pass", not_judged=True)
+    made = SimpleNamespace(model_validate_json=lambda _: SimpleNamespace(imported=None))
+    monkeypatch.setattr(models, "ModelVersion", made)
+    platform(monkeypatch, models, models=SimpleNamespace(list=lambda *_: [version]))
+    done = CliRunner().invoke(app, ["models", "loans"])
+    assert done.exit_code == 0, done.output
+    assert "not judged" in " ".join(done.output.split())
+    assert "pass" not in done.output
+    judged = audit.Audit(audit_id="01A", pipeline="loans", digest="3f9c" * 16, verdict="pass")
+    platform(monkeypatch, audits, audits=SimpleNamespace(get=lambda _: judged))
+    done = CliRunner().invoke(app, ["audit", "3f9c"])
+    assert "not judged" in done.output
+    assert "the pipeline file has no gates" in " ".join(done.output.split())
+
+
+def test_who_stops_a_verb_by_hand_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    platform(monkeypatch, models, models=SimpleNamespace(list=stopped))
+    done = CliRunner().invoke(app, ["models", "loans"])
+    assert (done.exit_code, "stopped by hand" in done.output) == (130, True)
