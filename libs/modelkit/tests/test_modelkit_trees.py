@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.planning import BY_ROWS, planned
-from penstock.modelkit import boosting
+from penstock.modelkit import boosting, tree_rows
 from penstock.modelkit.build import Built, build, finish, prepare
-from penstock.modelkit.family import Prepared, Trained, family_of
+from penstock.modelkit.families import boosted_trees
+from penstock.modelkit.family import Epoch, Prepared, Trained, family_of
 from penstock.modelkit.features import transform
 from penstock.modelkit.graph import DOUBLE, FLOAT, Graph, Runner
 from penstock.modelkit.model import TOLERANCE, run
@@ -301,6 +302,48 @@ def test_training_ends_where_no_split_helps_and_goes_on_to_the_same_end(world: A
         )
         assert again.weights == whole.weights
         assert len(told) == len(whole.history)
+
+
+def test_rows_that_are_cut_as_they_are_asked_for_give_the_same_trees(
+    odd: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a run that was killed goes on."""
+    spec, prepared, model, _ = odd
+    monkeypatch.setattr(boosted_trees, "IN_MEMORY", 0)
+    monkeypatch.setattr(tree_rows, "CHUNK", 100)
+    monkeypatch.setattr(tree_rows.TreeRows, "batch_size", 100)
+    cuts: list[Any] = []
+    cut = tree_rows.TreeRows.__getitem__
+
+    def counted(rows: tree_rows.TreeRows, which: Any) -> Any:
+        cuts.append(which)
+        return cut(rows, which)
+
+    monkeypatch.setattr(tree_rows.TreeRows, "__getitem__", counted)
+
+    def killed(epoch: Epoch) -> None:
+        if epoch.number == 3:
+            raise KeyboardInterrupt
+
+    family = family_of(spec.model)
+    with pytest.raises(KeyboardInterrupt):
+        family.fit(spec, prepared, checkpoint=tmp_path / "killed", on_epoch=killed)
+    assert cuts
+    again = family.fit(spec, prepared, checkpoint=tmp_path / "killed")
+    whole = family.fit(spec, prepared)
+    assert again.digest() == whole.digest() == model.digest()
+
+
+def test_bins_are_made_from_the_same_rows_however_they_come() -> None:
+    random = np.random.default_rng(5)
+    matrix = np.round(random.normal(size=(4000, 3)), 2)
+    labels = (matrix.sum(axis=1) > 0).astype(int)
+    parameters = {"objective": "binary", "learning_rate": 0.1, "bin_construct_sample_cnt": 300, "seed": 7}
+    plan = boosting.Plan("binary", parameters, (), 3, 2, None)
+    part = boosting.Split(matrix[:500], labels[:500])
+    ways = (matrix, tree_rows.TreeRows(len(matrix), lambda rows: matrix[rows]))
+    whole, cut = (boosting.boost(plan, boosting.Split(way, labels), part)[0] for way in ways)
+    assert cut == whole
 
 
 def test_importance_is_the_gain_by_feature(usual: Made) -> None:

@@ -24,6 +24,7 @@ from penstock.contracts.pipeline import EarlyStopping
 from penstock.modelkit.family import Epoch, kept, write_whole
 from penstock.modelkit.graph import Array
 from penstock.modelkit.metrics import of_epoch
+from penstock.modelkit.tree_rows import Dataset, TreeRows
 
 SMALLEST = float(np.finfo(np.float64).eps)  # what a probability of 0 counts in the log loss
 LARGEST = 64_000_000  # characters of a model, about as many bytes of its graph
@@ -33,7 +34,7 @@ FIXED = {"metric": "None", "num_threads": 1, "deterministic": True, "force_row_w
 class Split(NamedTuple):
     """One part, ready for LightGBM. Labels: class indices, or standardised values, [N]."""
 
-    matrix: Array  # float64 [N, columns]
+    matrix: Array | TreeRows  # float64 [N, columns]
     labels: Array
     weights: Array | None = None  # float64 [N]
 
@@ -116,7 +117,7 @@ class _Loop:
         )
 
     def _rows(self, split: Split, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
-        return lightgbm.Dataset(
+        return Dataset(
             split.matrix,
             split.labels,
             reference=reference,
@@ -242,6 +243,7 @@ def _identity(plan: Plan, *parts: Split) -> str:
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for part in parts:
         for values in part:
-            if values is not None:
-                digest.update(np.ascontiguousarray(values).tobytes())
+            for chunk in values.chunks() if isinstance(values, TreeRows) else (values,):
+                if chunk is not None:
+                    digest.update(np.ascontiguousarray(chunk).reshape(-1).data)
     return digest.hexdigest()

@@ -26,9 +26,10 @@ from penstock.modelkit.features import Features, Inputs, Value
 from penstock.modelkit.graph import Array, Graph
 from penstock.modelkit.intervals import ordered
 from penstock.modelkit.preprocessing import Category
+from penstock.modelkit.tree_rows import CHUNK, TreeRows
 from penstock.modelkit.trees import Columns, Tree, compile_trees, read_trees
 
-CHUNK = 65_536  # rows that are asked at once
+IN_MEMORY = 64_000_000  # bytes of a part's matrix that may be in memory
 SIGNS = {"increasing": 1, "decreasing": -1}
 HELD = {"increasing": "never falling with", "decreasing": "never rising with"}
 LIMITS = (
@@ -225,7 +226,9 @@ def _split(pipeline: Pipeline, prepared: Prepared, part: Part) -> Split:
         counts = np.bincount(prepared.train.rows.labels, minlength=len(prepared.signature.classes))
         of_class = (len(prepared.train.rows) / (len(counts) * counts))[labels]
         weights = of_class if weights is None else weights * of_class
-    return Split(_matrix(part.inputs), labels, weights)
+    columns = sum(np.asarray(values).shape[1] for values in part.inputs.values())
+    rows = TreeRows(len(part.rows), lambda rows: _matrix(part.inputs, rows))
+    return Split(rows if 8 * columns * len(rows) > IN_MEMORY else rows[:], labels, weights)
 
 
 def _description(spec: BoostedTrees, plan: Plan, text: str, epochs: int, prepared: Prepared) -> Description:
