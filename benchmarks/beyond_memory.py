@@ -166,7 +166,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if len(sys.argv) == 3:  # FOLDER, whole or mapped; `make bench` says `--json`
         print(json.dumps(trained(Path(sys.argv[1]), sys.argv[2] == "whole")))
     else:
         main()
