@@ -32,13 +32,15 @@ from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 
 SERVICE = """
-    import asyncio, os
-    from penstock.contracts.errors import NotFound
-    from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
-    from penstock.runtime import process
-    from penstock.runtime.lifecycle import Service
-    from penstock.runtime.process import start
-    from penstock.runtime.settings import ServiceSettings, service_config
+    from penstock.runtime.loading import loading
+    with loading():  # as `__main__` does
+        import asyncio, os
+        from penstock.contracts.errors import NotFound
+        from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+        from penstock.runtime import process
+        from penstock.runtime.lifecycle import Service
+        from penstock.runtime.process import start
+        from penstock.runtime.settings import ServiceSettings, service_config
 
     class Settings(ServiceSettings):
         model_config = service_config("ingest")

@@ -28,12 +28,14 @@ from penstock.testing.wait import until
 pytestmark = pytest.mark.process
 
 SERVICE = """
-    from penstock.contracts.errors import NotFound
-    from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
-    from penstock.runtime.lifecycle import Service
-    from penstock.runtime.process import start
-    from penstock.runtime.settings import ServiceSettings, service_config
-    from penstock.runtime.store import Store
+    from penstock.runtime.loading import loading
+    with loading():  # as `__main__` does
+        from penstock.contracts.errors import NotFound
+        from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+        from penstock.runtime.lifecycle import Service
+        from penstock.runtime.process import start
+        from penstock.runtime.settings import ServiceSettings, service_config
+        from penstock.runtime.store import Store
 
     class Settings(ServiceSettings):
         model_config = service_config("ingest")
