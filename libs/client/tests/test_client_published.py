@@ -157,9 +157,9 @@ def test_who_asks_for_an_unknown_row_is_told_how_ids_look() -> None:
     unknown = NotFound("loans has no person '1'")
     assert "as in `2142be18e5286c7b5902-1`, and says that of a file's first row" in asked(FILE, unknown)
     assert "`17-3f9c2a1b`" in asked(NUMBERED, unknown)
-    assert asked(OF_ITS_OWN, unknown) == str(unknown)
+    assert "An ID is a value of `row` in what was published" in asked(OF_ITS_OWN, unknown)
     known = NotFound("no model", remedy="Train one")
-    assert asked(FILE, known) == str(known)
+    assert asked(FILE, known) == asked(OF_ITS_OWN, known) == str(known)
 
 
 # -- records and lineage of predictions -------------------------------------------------------------

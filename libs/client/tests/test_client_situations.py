@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from penstock.client.cli import audits, events, models
+from penstock.client.cli import audits, events, models, output
 from penstock.client.cli.main import app
 from penstock.client.events import Published
 from penstock.client.outcomes import Outcome
@@ -105,6 +105,18 @@ def test_a_version_without_gates_is_called_not_judged(monkeypatch: pytest.Monkey
     done = CliRunner().invoke(app, ["audit", "3f9c"])
     assert "not judged" in done.output
     assert "the pipeline file has no gates" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_page_that_no_browser_shows_is_said_to_lie_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr(output.webbrowser, "open", lambda _: there)
+    parts = SimpleNamespace(report=lambda *_, **__: b"<!doctype html>")
+    platform(monkeypatch, audits, audits=parts)
+    done = CliRunner().invoke(app, ["report", "3f9c", "--to", str(tmp_path / "a.html"), "--open"])
+    assert done.exit_code == 0, done.output
+    assert ("no browser was found here" in done.output) == (not there)
 
 
 def test_who_stops_a_verb_by_hand_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

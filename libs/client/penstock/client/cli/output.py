@@ -150,8 +150,8 @@ def write_page(path: Path, page: bytes, *, open_: bool) -> None:
     """Writes a page for people, which only its owner may read, and tells where it lies."""
     write_privately(path, page)
     console.print(f"wrote {path} ({len(page) // 1024} KiB)")
-    if open_:
-        webbrowser.open(path.resolve().as_uri())
+    if open_ and not webbrowser.open(path.resolve().as_uri()):
+        console.print("no browser was found here: open it in yours")
 
 
 def _jsonable(value: Any) -> Any:

@@ -128,18 +128,19 @@ def _unpromoted(penstock: Penstock, pipeline: str) -> NotFound:
 
 
 def _unnamed(penstock: Penstock, pipeline: str, error: NotFound) -> NotFound:
-    """The same, with the form of an ID where publishing makes them."""
+    """The same, with the form of an ID: that which publishing made, or the column that has them."""
     with suppress(PenstockError):
         spec = penstock.pipelines.spec(pipeline)
         columns = [source.columns.get(spec.key, "") for source in spec.sources.values()]
         forms = [ROW_IDS[column] for column in columns if column in ROW_IDS]
-        if forms and not error.remedy:
-            return NotFound(
-                error.message,
-                where=error.where,
-                remedy=f"Publishing made an ID of each row, as in `{forms[0]}`, and says that of a file's"
-                " first row; or ask by --input",
-            )
+        named = [source.columns.get(spec.key, spec.key) for source in spec.sources.values()]
+        remedy = (
+            f"Publishing made an ID of each row, as in `{forms[0]}`, and says that of a file's first row; or"
+            " ask by --input"
+            if forms
+            else f"An ID is a value of `{named[0]}` in what was published; or ask by --input"
+        )
+        return error if error.remedy else NotFound(error.message, where=error.where, remedy=remedy)
     return error
 
 
