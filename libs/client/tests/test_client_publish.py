@@ -49,6 +49,10 @@ def refused(path: Path, **change: object) -> str:
         ("at,age\n2026-01-31T00:00:00Z,3\n", "column `id` is missing, which names the event"),
         ("id,at,age\n1,2026-01-31,3\n", "`at` names no time zone, as in `2026-01-31T00:00:00`: declare"),
         (
+            "id,at,age\n1,09.05.2017,3\n2,10.05.2017,4\n",
+            "`at` holds no time that can be read, as `09.05.2017`: write 2026-01-31T12:00:00Z, a day as",
+        ),
+        (
             "id,at,age\n1,2026-01-31T00:00:00Z,old\n",
             "`age` is declared number; no value of the column is one, as `old`",
         ),

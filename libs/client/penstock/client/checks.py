@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NewType
+from zoneinfo import ZoneInfo
 
 from penstock.client.declared import Row, columns_of
 from penstock.client.files import JSON_LINES
@@ -13,6 +15,7 @@ from penstock.contracts.dataplane import zoneless
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline, Source, SourceField
 from penstock.contracts.rules import nearest
+from penstock.contracts.validation import utc
 
 Misfit = NewType("Misfit", str)
 
@@ -59,6 +62,12 @@ def compared(rows: Sequence[Row], source: Source, key: str) -> Iterator[Misfit]:
         yield Misfit(
             f"`{source.timestamp}` names no time zone, as in `{times[0]}`: declare the source's `timezone`,"
             " as in UTC"
+        )
+    elif times and not any(map(_is_time, times)):
+        shown = "" if source.timestamp in source.fields else f", as `{str(times[0])[:40]}`"
+        yield Misfit(
+            f"`{source.timestamp}` holds no time that can be read{shown}: write 2026-01-31T12:00:00Z, a day"
+            " as 2026-01-31 where `timezone` is declared, or seconds since 1970"
         )
     yield from _wrong_types(rows, source)
 
@@ -107,6 +116,12 @@ def _wrong_types(rows: Sequence[Row], source: Source) -> Iterator[Misfit]:
         if values and not right and field.on_violation == "reject":
             shown = "" if field.personal else f", as `{str(values[0])[:40]}`"
             yield Misfit(f"`{name}` is declared {field.type}; no value of the column is one{shown}")
+
+
+def _is_time(value: object) -> bool:
+    with suppress(ValueError, OverflowError, OSError):
+        return bool(utc(value, ZoneInfo("UTC")))
+    return False
 
 
 def stated(row: Row, name: str, source: Source) -> object:
