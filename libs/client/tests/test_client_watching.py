@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -14,8 +17,10 @@ from penstock.client.cli import watching
 from penstock.client.cli.following import until_ended
 from penstock.client.cli.main import app
 from penstock.client.cli.watching import pace, speed
-from penstock.client.runs import ENDED
+from penstock.client.connection import Connection
+from penstock.client.runs import ENDED, Runs
 from penstock.contracts.errors import DeadlineExceeded, PenstockError, Unavailable
+from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
 
@@ -136,3 +141,33 @@ def test_who_waits_over_an_outage_is_told_once_and_goes_on(
     assert told.count("01R goes on once it is back") == 2
     assert "the platform at 127.0.0.1:1 does not answer (closed); waits for it" in told
     assert "trainer.WatchRun did not answer in time; waits" in told
+
+
+class Away(trainer_pb2_grpc.TrainerServiceServicer):
+    def WatchRun(
+        self, request: trainer.WatchRunRequest, context: grpc.ServicerContext
+    ) -> Iterator[trainer.Run]:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "no healthy upstream")
+        yield run(trainer.Run.STATE_COMPLETED)
+
+
+@pytest.mark.process
+def test_a_watch_ends_that_a_door_refused_which_went_away_then() -> None:
+    """With a retry policy of gRPC's own such a stream never ended, whatever its deadline."""
+    told: list[str] = []
+    server = grpc.server(ThreadPoolExecutor(8))
+    trainer_pb2_grpc.add_TrainerServiceServicer_to_server(Away(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+
+    def look() -> None:
+        with suppress(PenstockError):
+            list(Runs(Connection(f"127.0.0.1:{port}")).watch("01R", timeout=5))
+        told.append("ended")
+
+    looks = [threading.Thread(target=look, daemon=True) for _ in range(12)]
+    for one in looks:
+        one.start()
+        time.sleep(0.1)  # so that some are between two tries when it goes
+    server.stop(0)
+    until(lambda: len(told) == len(looks), within=30, what="each look has ended")

@@ -25,9 +25,16 @@ _RETRY = {
 # restart of the door or of Triton. This is the `retryPolicy` of the service config of any gRPC
 # client of the Open Inference Protocol.
 PREDICTION_RETRY: Final = {**_RETRY, "initialBackoff": "0.3s", "maxBackoff": "5s", "backoffMultiplier": 3}
+# A watch is never made again by gRPC: with a retry policy, a stream whose retry meets its own deadline
+# never ends (grpcio 1.85). Who watches takes it up again.
+_WATCHES = (
+    ("penstock.trainer.v1.TrainerService", "WatchRun"),
+    ("penstock.tuner.v1.TunerService", "WatchStudy"),
+)
 _SERVICE_CONFIG = {
     "methodConfig": [
         {"name": [{}], "retryPolicy": _RETRY},
+        {"name": [{"service": service, "method": method} for service, method in _WATCHES]},
         {
             "name": [
                 {"service": "inference.GRPCInferenceService"},
