@@ -13,6 +13,7 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
+from penstock.client.audits import Audits
 from penstock.client.cli import watching
 from penstock.client.cli.following import until_ended
 from penstock.client.cli.main import app
@@ -20,6 +21,7 @@ from penstock.client.cli.watching import pace, speed
 from penstock.client.connection import Connection
 from penstock.client.runs import ENDED, Runs
 from penstock.contracts.errors import DeadlineExceeded, PenstockError, Unavailable
+from penstock.ethics_audit.v1 import ethics_audit_pb2, ethics_audit_pb2_grpc
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
@@ -151,12 +153,21 @@ class Away(trainer_pb2_grpc.TrainerServiceServicer):
         yield run(trainer.Run.STATE_COMPLETED)
 
 
+class NoReport(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
+    def FetchReport(
+        self, request: ethics_audit_pb2.FetchReportRequest, context: grpc.ServicerContext
+    ) -> Iterator[ethics_audit_pb2.FetchReportResponse]:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "no healthy upstream")
+        yield ethics_audit_pb2.FetchReportResponse()
+
+
 @pytest.mark.process
-def test_a_watch_ends_that_a_door_refused_which_went_away_then() -> None:
+def test_a_stream_ends_that_a_door_refused_which_went_away_then() -> None:
     """With a retry policy of gRPC's own such a stream never ended, whatever its deadline."""
     told: list[str] = []
     server = grpc.server(ThreadPoolExecutor(8))
     trainer_pb2_grpc.add_TrainerServiceServicer_to_server(Away(), server)
+    ethics_audit_pb2_grpc.add_EthicsAuditServiceServicer_to_server(NoReport(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
 
@@ -165,7 +176,12 @@ def test_a_watch_ends_that_a_door_refused_which_went_away_then() -> None:
             list(Runs(Connection(f"127.0.0.1:{port}")).watch("01R", timeout=5))
         told.append("ended")
 
-    looks = [threading.Thread(target=look, daemon=True) for _ in range(12)]
+    def fetch() -> None:
+        with suppress(PenstockError):
+            Audits(Connection(f"127.0.0.1:{port}")).report("3f9c")
+        told.append("ended")
+
+    looks = [threading.Thread(target=target, daemon=True) for target in [look, fetch] * 8]
     for one in looks:
         one.start()
         time.sleep(0.1)  # so that some are between two tries when it goes

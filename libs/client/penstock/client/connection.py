@@ -25,16 +25,18 @@ _RETRY = {
 # restart of the door or of Triton. This is the `retryPolicy` of the service config of any gRPC
 # client of the Open Inference Protocol.
 PREDICTION_RETRY: Final = {**_RETRY, "initialBackoff": "0.3s", "maxBackoff": "5s", "backoffMultiplier": 3}
-# A watch is never made again by gRPC: with a retry policy, a stream whose retry meets its own deadline
-# never ends (grpcio 1.85). Who watches takes it up again.
-_WATCHES = (
+# gRPC makes no stream again: with a retry policy, one whose connection goes between two tries keeps no
+# deadline and never ends (grpcio 1.85). Who watches takes it up again.
+_STREAMS = (
+    ("penstock.ethics_audit.v1.EthicsAuditService", "FetchReport"),
+    ("penstock.model_registry.v1.ModelRegistryService", "FetchPackage"),
     ("penstock.trainer.v1.TrainerService", "WatchRun"),
     ("penstock.tuner.v1.TunerService", "WatchStudy"),
 )
 _SERVICE_CONFIG = {
     "methodConfig": [
         {"name": [{}], "retryPolicy": _RETRY},
-        {"name": [{"service": service, "method": method} for service, method in _WATCHES]},
+        {"name": [{"service": service, "method": method} for service, method in _STREAMS]},
         {
             "name": [
                 {"service": "inference.GRPCInferenceService"},
