@@ -139,7 +139,7 @@ def test_an_approval_waits_until_its_version_is_served(monkeypatch: pytest.Monke
 
 def test_an_approval_that_need_not_wait_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     done = _approve(monkeypatch, _platform(WAITING), "--no-wait")
-    assert (done.exit_code, len(done.output.splitlines())) == (0, 1)
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 1)
 
 
 def test_an_approved_version_that_is_worse_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
