@@ -124,6 +124,7 @@ def _platform(*versions: registry.Version, served: inference.Serving = SERVING) 
 
 
 def _approve(monkeypatch: pytest.MonkeyPatch, penstock: Penstock, *flags: str) -> Result:
+    monkeypatch.setenv("PENSTOCK_ENDPOINT", "127.0.0.1:1")  # who names none is told so, in a line more
     monkeypatch.setattr(following, "SERVED_WITHIN_S", 0.5)
     monkeypatch.setattr(reviews, "Penstock", lambda: nullcontext(penstock))
     return CliRunner().invoke(app, ["review", "approve", "loans@new", "--why", "looked at it", *flags])
