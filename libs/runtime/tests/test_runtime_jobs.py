@@ -35,7 +35,7 @@ pytestmark = pytest.mark.process
 # What a job does is in its payload: a list of steps. `mark` appends to a file, so that a test sees
 # every start and every step.
 JOB = """
-    import importlib, os, signal, subprocess, sys, time
+    import importlib.util, os, signal, subprocess, sys, time
     from pathlib import Path
     from penstock.contracts.errors import Invalid, Unavailable
     from penstock.runtime.child import job_main
@@ -98,6 +98,8 @@ JOB = """
                 for module in arguments:
                     importlib.import_module(module)
                 return {"loaded": known, "pid": os.getpid(), "server": os.getppid()}
+            elif step == "finds":
+                return {"found": [importlib.util.find_spec(module) is not None for module in arguments]}
             elif step == "surroundings":
                 held = {os.readlink(f"/proc/self/fd/{fd}").partition(":")[0] for fd in range(3, 64)
                         if os.path.islink(f"/proc/self/fd/{fd}")}
@@ -282,7 +284,17 @@ async def test_what_libraries_load_only_where_it_is_installed_no_job_loads(
     enqueue(store, tmp_path / "marks", ("uses", package))
     start()
     await ended(store)
-    assert heard.failures == [(Kind.INTERNAL, f"ModuleNotFoundError: no service uses {package}", "")]
+    assert heard.failures == [(Kind.INTERNAL, f"ModuleNotFoundError: No module named '{package}'", "")]
+
+
+async def test_a_library_that_asks_first_is_told_that_they_are_not_installed(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As torch does on a GPU and where it compiles."""
+    enqueue(store, tmp_path / "marks", ("finds", "pandas", "sklearn", "numpy"))
+    start()
+    await ended(store)
+    assert [result["found"] for result in heard.results] == [[False, False, True]]
 
 
 async def test_what_may_pass_is_tried_again(

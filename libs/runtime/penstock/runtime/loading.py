@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Final
 
 # FastStream, structlog and Mako load these where they are installed, a tenth of a service's start;
@@ -34,8 +36,20 @@ def loading(without: Collection[str] = UNUSED) -> Iterator[None]:
 
 
 def do_without(names: Collection[str]) -> None:
-    """Has no import find a package of `names`, for as long as this process lives."""
-    sys.meta_path.insert(0, _Absent(names))
+    """Has no import find a package of `names`, for as long as this process lives.
+
+    It is as if they were not installed: `find_spec` answers None, by which torch and others tell.
+    None in `sys.modules` would do that too, but compiled modules as pyarrow's import it as the package.
+    """
+
+    class Installed(PathFinder):
+        @classmethod
+        def find_spec(
+            cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        ) -> ModuleSpec | None:
+            return None if fullname in names else super().find_spec(fullname, path, target)
+
+    sys.meta_path[sys.meta_path.index(PathFinder)] = Installed
 
 
 class _Absent(MetaPathFinder):
