@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import Invalid, NotFound, Tampered
 from penstock.contracts.events import Cost, ModelVersion
-from penstock.contracts.pipeline import Audit
+from penstock.contracts.pipeline import Audit, text_of
 from penstock.measures.groups import Grouping, compare_not_stated, divide
 from penstock.measures.scores import Scores
 from penstock.packages import archive, signing
@@ -150,8 +150,11 @@ def _threshold(package: Package) -> Threshold | None:
     if value is None:
         return None
     good = package.pipeline.target.favourable
-    said = "" if good is None else str(good).lower() if isinstance(good, bool) else str(good)
-    return Threshold(value=value, choose=package.pipeline.decision.threshold.choose, favourable=said)
+    return Threshold(
+        value=value,
+        choose=package.pipeline.decision.threshold.choose,
+        favourable="" if good is None else text_of(good),
+    )
 
 
 def _package(order: Order, artifacts: Artifacts, folder: Path) -> Package:

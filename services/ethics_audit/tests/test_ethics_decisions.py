@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from penstock.contracts.pipeline import Scalar
+from penstock.testing.lending import pipeline
+from penstock_ethics_audit import job
 from penstock_ethics_audit.audit import Findings
 from penstock_ethics_audit.report.decisions import confusions, decided
 from penstock_ethics_audit.report.pictures import Confusion, Pictures
@@ -43,3 +49,16 @@ def test_the_threshold_is_said_with_the_digits_that_decide(choose: str, favourab
     result = Result.model_construct(findings=found, threshold=threshold, target="Decision")
     assert decided(result).startswith("Decided DENIED from")
     assert decided(result).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("favourable", "name"), [(0.0, "0"), (2.5, "2.5"), (True, "true"), ("good", "good"), (None, "")]
+)
+def test_the_decision_that_is_good_for_the_person_is_called_as_its_class(
+    favourable: Scalar | None, name: str
+) -> None:
+    target = {"from": "applications.defaulted", "type": "binary", "favourable": favourable}
+    package: Any = SimpleNamespace(metrics={"threshold": 0.4}, pipeline=pipeline(targets={"default": target}))
+    threshold = job._threshold(package)
+    assert threshold is not None
+    assert threshold.favourable == name

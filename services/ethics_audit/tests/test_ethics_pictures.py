@@ -217,6 +217,20 @@ def test_four_fifths_are_asked_of_the_decision_that_is_good_for_the_person(
     )
 
 
+@pytest.mark.parametrize(("favourable", "ratio"), [("good", "Nonselection"), ("bad", "Demographic parity")])
+def test_four_fifths_are_asked_of_a_class_that_several_values_make(favourable: str, ratio: str) -> None:
+    """`good` and `fair` count as `not bad`."""
+    low = Interval(estimate=0.287, lower=0.205, upper=0.405)
+    found = _apart("age", (_selected("young", 0.1), _selected("old", 0.3)))
+    ratios = {"demographic_parity_ratio": low, "nonselection_ratio": low}
+    groupings = (found.groupings[0].model_copy(update={"disparities": ratios}),)
+    told = concerns(
+        found.model_copy(update={"classes": ("not bad", "bad"), "groupings": groupings}), "x", favourable
+    )
+    [said] = [one for one in told if "under four fifths" in one]
+    assert said.startswith(f"{ratio} ratio by age")
+
+
 def _selected(name: str, selected: float, *, label: str = "yes", thin: bool = False) -> GroupFindings:
     rate = Rate(of="selection", label=label, value=Interval(estimate=selected, lower=0, upper=1))
     return GroupFindings(group=name, rows=99, cells={}, thin=thin, rates=(rate,), performance={})

@@ -127,7 +127,8 @@ def _adverse(
     """Says where the rates of the favourable decision, of two classes, are under four fifths."""
     if len(classes) != len(FOUR_FIFTHS):
         return
-    good = favourable if favourable in classes else classes[1]
+    # The class that is not positive may be a name for all of its values, as `not bad`.
+    good = classes[0] if favourable and favourable != classes[1] else classes[1]
     ratio = FOUR_FIFTHS[classes.index(good)]
     value, difference = grouping.disparities.get(ratio), "demographic_parity_difference"
     quiet = {(ratio, grouping.by), (difference, grouping.by)} & gated

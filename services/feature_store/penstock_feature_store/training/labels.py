@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.contracts.errors import Conflict, Invalid
-from penstock.contracts.pipeline import Pipeline, Scalar
+from penstock.contracts.pipeline import Pipeline, text_of
 
 
 class Labels(NamedTuple):
@@ -91,14 +91,3 @@ def _binary(pipeline: Pipeline, seen: Counter[str], where: str) -> tuple[str, st
             remedy="Correct `positive`, or publish events of that class",
         )
     return (others[0] if len(others) == 1 else f"not {positive}"), positive
-
-
-def text_of(value: Scalar) -> str:
-    """A scalar as it is written in a pipeline file: true, 1, 2.5, home."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case float() if value.is_integer():
-            return str(int(value))
-        case _:
-            return str(value)

@@ -13,6 +13,7 @@ from penstock.contracts.pipeline.base import (
     Model,
     Name,
     Scalar,
+    text_of,
 )
 from penstock.contracts.pipeline.edge import Edge, Fallback
 from penstock.contracts.pipeline.features import (
@@ -165,4 +166,5 @@ __all__ = [
     "Trigger",
     "Tuner",
     "WideDeep",
+    "text_of",
 ]

@@ -38,6 +38,17 @@ Memory = Annotated[
 Scalar = bool | int | float | str
 
 
+def text_of(value: Scalar) -> str:
+    """A scalar as it is written in a pipeline file, and as a class is called: true, 1, 2.5, home."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float() if value.is_integer():
+            return str(int(value))
+        case _:
+            return str(value)
+
+
 class Model(BaseModel):
     """Frozen; an unknown key is an error, and so is a number that is none."""
 
