@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -22,10 +23,11 @@ from typer.testing import CliRunner
 from penstock.client.cli import output
 from penstock.client.cli.audits import notes
 from penstock.client.cli.main import app
+from penstock.client.cli.output import write_privately
 from penstock.client.cli.predictions import _probable, _warned
 from penstock.client.connection import Connection
 from penstock.client.sites import Sites
-from penstock.contracts.errors import DeadlineExceeded, Unavailable
+from penstock.contracts.errors import DeadlineExceeded, Invalid, Unavailable
 from penstock.contracts.load import read
 from penstock.edge_gateway.v1 import edge_gateway_pb2 as edge
 from penstock.ethics_audit.v1 import ethics_audit_pb2
@@ -404,24 +406,39 @@ def test_where_no_file_can_be_written_is_said_before_any_work(tmp_path: Path, op
 
 def test_a_file_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device", str(tmp_path / "a.yaml"))
+        raise OSError(28, "No space left on device")  # as `write` says it, of no file
 
     monkeypatch.setattr(Path, "write_text", full)
     command = ["init", "--from", str(_loans(tmp_path)), "--to", str(tmp_path / "a.yaml")]
     done = runner.invoke(app, command)
-    assert (done.exit_code, "Traceback" in done.output) == (1, False)
-    assert "a.yaml: No space left on device" in "".join(done.output.split("\n"))
+    assert done.exit_code == 2
+    assert "a.yaml: cannot be written: No space left on device" in "".join(done.output.split("\n"))
+    with pytest.raises(Invalid, match="/dev/full: cannot be written: No space left on device"):
+        write_privately(Path("/dev/full"), b"page")
+
+
+def test_a_page_may_go_into_a_pipe_whose_rights_stay_as_they_are(tmp_path: Path) -> None:
+    pipe = tmp_path / "page"
+    os.mkfifo(pipe)
+    pipe.chmod(0o644)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    write_privately(pipe, b"page")
+    reader.join(30)
+    assert (read, pipe.stat().st_mode & 0o777) == ([b"page"], 0o644)
 
 
 def test_the_page_on_ones_data_is_ones_own(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text("of before")
+    page.write_text("of before" * 100_000)
     page.chmod(0o644)
     data, out = str(_loans(tmp_path)), str(tmp_path / "a.yaml")
     done = runner.invoke(app, ["init", "--from", data, "--to", out, "--report", str(page)])
     assert done.exit_code == 0, done.output
     assert page.stat().st_mode & 0o777 == 0o600
-    assert page.read_text().startswith("<!doctype html>")
+    said = page.read_text()
+    assert (said.startswith("<!doctype html>"), "of before" in said) == (True, False)
 
 
 def _loans(folder: Path) -> Path:

@@ -19,6 +19,7 @@ from penstock.client.cli.output import (
     show,
     writable,
     write_privately,
+    writing,
 )
 from penstock.client.guess.decide import Answers
 from penstock.client.guess.fields import Field
@@ -64,7 +65,8 @@ def init(
     found = first(table, Answers(target=target))
     if not (yes or as_json_) and answers_come():
         found = first(table, _asked(found))
-    to.write_text(found.text, encoding="utf-8")
+    with writing(to):
+        to.write_text(found.text, encoding="utf-8")
     if report:
         write_privately(report, page(found).encode())
     lacks: list[str] = []

@@ -6,9 +6,11 @@ import io
 import json
 import os
 import re
+import stat
 import sys
 import webbrowser
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -139,10 +141,25 @@ def writable(path: Path) -> Path:
     return path
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises Invalid with the file's name where it cannot be written: of a full disk the error has none."""
+    try:
+        yield
+    except OSError as error:
+        raise Invalid(f"cannot be written: {error.strerror}", where=str(path)) from error
+
+
 def write_privately(path: Path, page: bytes) -> None:
-    """Writes a page with figures of people, which only its owner may read."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
-        os.fchmod(opened.fileno(), 0o600)  # one that was there before, too
+    """Writes a page with figures of people, which only its owner may read. A device, a pipe or the file
+    of another user keeps the rights it has. Raises Invalid where it cannot be written.
+    """
+    with writing(path), open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as opened:
+        found = os.fstat(opened.fileno())
+        if stat.S_ISREG(found.st_mode):
+            if found.st_uid == os.geteuid():
+                os.fchmod(opened.fileno(), 0o600)  # one that was there before, too
+            opened.truncate(0)
         opened.write(page)
 
 

@@ -18,7 +18,7 @@ from rich.live import Live
 from penstock.client.cli.costs import FIGURES, NO_FIGURES, figures
 from penstock.client.cli.following import attempts, until_ended, until_served_or_refused, waiting_for
 from penstock.client.cli.leaderboard import head, leaderboard, sentences, why
-from penstock.client.cli.output import AsJson, console, fail, show, state_of, table, write_page
+from penstock.client.cli.output import AsJson, console, fail, show, state_of, table, write_page, writing
 from penstock.client.cli.study_report.page import render
 from penstock.client.cli.training import refuse_nothing
 from penstock.client.client import Penstock
@@ -235,9 +235,9 @@ def _write(found: tuner.Study, file: Path, *, quiet: bool) -> None:
     if best is None or not found.best:
         said = f"{file} stays as it is"
     else:
-        file.write_text(
-            rewritten(file.read_text(), json.loads(best.overrides_json), str(file), found.pipeline)
-        )
+        text = rewritten(file.read_text(), json.loads(best.overrides_json), str(file), found.pipeline)
+        with writing(file):
+            file.write_text(text)
         said = f"{file} has the values of trial {best.number}. Apply it: penstock apply {file}"
     if not quiet:
         console.print(said)
