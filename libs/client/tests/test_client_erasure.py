@@ -1,6 +1,7 @@
 """erase, and what cannot be undone: what is asked before and said after."""
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from penstock.client.cli.main import app
+from penstock.contracts.errors import Unavailable
 from penstock.contracts.load import read
 from penstock.edge_gateway.v1 import edge_gateway_pb2 as edge
 from penstock.feature_store.v1 import feature_store_pb2 as feature_store
@@ -40,14 +42,17 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def _erasing(
-    monkeypatch: pytest.MonkeyPatch, erased: feature_store.EraseEntityResponse, *left: list[str]
+    monkeypatch: pytest.MonkeyPatch,
+    erased: feature_store.EraseEntityResponse,
+    *left: list[str],
+    spec: Callable[[str], object] = lambda _: read(LOANS),
 ) -> None:
     """Has `erase` find these rows, at a platform whose sites have not done it yet when it looks."""
     asked, waiting = edge.EraseAtSitesResponse(sites=left[0] if left else []), iter(left)
     platform = SimpleNamespace(
         sites=SimpleNamespace(erase=lambda *_: asked, waiting=lambda _: next(waiting, [])),
         features=SimpleNamespace(erase=lambda *_: erased),
-        pipelines=SimpleNamespace(spec=lambda _: read(LOANS)),
+        pipelines=SimpleNamespace(spec=spec),
     )
     monkeypatch.setattr("penstock.client.cli.erasure.Penstock", lambda: nullcontext(platform))
 
@@ -85,6 +90,19 @@ def test_who_erases_somebody_hears_which_topic_keeps_the_person_and_until_when(
     ]
     told = json.loads(runner.invoke(app, ["erase", "loans", "p3", "--yes", "--json"]).output)
     assert told["kept"]["loans.predictions.v1"] == within[90]
+
+
+def test_nobody_waits_for_the_registry_to_be_erased(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_: str) -> None:
+        raise Unavailable("no healthy upstream")
+
+    _erasing(monkeypatch, feature_store.EraseEntityResponse(lake_rows=2), spec=away)
+    done = runner.invoke(app, ["erase", "loans", "p3", "--yes"])
+    assert done.exit_code == 0, done.output
+    assert "removed 2 lake rows" in done.output
+    assert "topics keep what they have of it until their retention ends; the registry" in done.output
+    told = json.loads(runner.invoke(app, ["erase", "loans", "p3", "--yes", "--json"]).output)
+    assert told["kept"] is None
 
 
 def test_an_id_of_nobody_is_no_erasure(monkeypatch: pytest.MonkeyPatch) -> None:

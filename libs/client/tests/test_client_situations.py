@@ -14,6 +14,7 @@ from penstock.client.cli import audits, events, models, output
 from penstock.client.cli.main import app
 from penstock.client.events import Published
 from penstock.client.outcomes import Outcome
+from penstock.contracts.errors import Unavailable
 from penstock.contracts.load import read
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 from penstock.ingest.v1 import ingest_pb2 as ingest
@@ -31,7 +32,7 @@ targets: {bad: {from: events.bad, type: binary}}
 
 def platform(monkeypatch: pytest.MonkeyPatch, verbs: Any, **parts: Any) -> None:
     """Puts a platform of these parts in the place of the one that `verbs` would call."""
-    answers = SimpleNamespace(pipelines=SimpleNamespace(spec=lambda _: LOANS), **parts)
+    answers = SimpleNamespace(**{"pipelines": SimpleNamespace(spec=lambda _: LOANS)} | parts)
 
     def penstock() -> AbstractContextManager[Any]:
         return nullcontext(answers)
@@ -88,6 +89,25 @@ def test_rejects_say_when_ingest_still_reads(monkeypatch: pytest.MonkeyPatch, la
     assert done.exit_code == 0, done.output
     assert "no rejects" in done.output
     assert ("ingest still reads: 7 events wait, so there may be more" in done.output) == (lag > 0)
+
+
+def test_rejects_are_told_while_the_registry_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the ids of their events need the pipeline file."""
+
+    def away(_: str) -> None:
+        raise Unavailable("no healthy upstream")
+
+    reject = {"reason": "not_json", "field": None, "value": None, "detail": "no JSON"}
+    reject |= {"partition": 0, "offset": 7, "original": ""}
+    parts = SimpleNamespace(
+        rejects=lambda *_: iter([("events", reject)]), counts=lambda *_: ingest.GetCountsResponse()
+    )
+    pipelines = SimpleNamespace(spec=away)
+    platform(monkeypatch, events, events=parts, sites=SimpleNamespace(list=list), pipelines=pipelines)
+    for options in ([], ["--json"]):
+        done = CliRunner().invoke(app, ["rejects", "loans", "--source", "events", *options])
+        assert done.exit_code == 0, done.output
+        assert "no JSON" in done.output
 
 
 def test_a_version_without_gates_is_called_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from penstock.client.cli.output import EXIT_FAILED, AsJson, agreed, counted, show
 from penstock.client.client import Penstock
+from penstock.contracts.errors import DeadlineExceeded, Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics
 from penstock.edge_gateway.v1 import edge_gateway_pb2 as edge
@@ -37,9 +39,9 @@ def erase(
     """
     agreed(f"Remove `{entity}` from {pipeline} for good?", yes=yes)
     with Penstock() as penstock:
-        spec = penstock.pipelines.spec(pipeline)
         at_sites = penstock.sites.erase(pipeline, entity)  # first: nothing comes from there any more
         erased = _erased(penstock, pipeline, entity, at_sites)
+        topics = _kept(penstock, pipeline)
         left = penstock.sites.waiting(at_sites)
         deadline = time.monotonic() + ERASED_WITHIN_S
         while wait and left and time.monotonic() < deadline:
@@ -51,11 +53,11 @@ def erase(
             "lake_rows": erased.lake_rows,
             "online": erased.online,
             "training_set_rows": erased.training_set_rows,
-            "kept": {name: until.isoformat() for name, until in kept(spec).items()},
+            "kept": topics and {name: until.isoformat() for name, until in topics.items()},
             "sites": list(left),
         },
         _removed(erased) if was_there else f"no rows of `{entity}` were there: is it the right id?",
-        *_kept(spec),
+        *_told(topics),
         *([f"to be erased at {', '.join(left)}, when it is reached next"] if left else []),
         as_json=as_json_,
     )
@@ -92,8 +94,19 @@ def _removed(erased: features.EraseEntityResponse) -> str:
     return f"removed {', '.join(rows)}, {'its' if erased.online else 'no'} online features"
 
 
-def _kept(spec: Pipeline) -> Iterator[str]:
-    yield "Kafka's topics keep what they have of it until their retention ends (up to a week later):"
-    for topic, until in kept(spec).items():
+def _kept(penstock: Penstock, pipeline: str) -> dict[str, date] | None:
+    """`kept` of the pipeline; None while the registry does not answer, which an erasure does not need."""
+    with suppress(Unavailable, DeadlineExceeded):
+        return kept(penstock.pipelines.spec(pipeline))
+    return None
+
+
+def _told(topics: dict[str, date] | None) -> Iterator[str]:
+    keep = "Kafka's topics keep what they have of it until their retention ends"
+    if topics is None:
+        yield f"{keep}; the registry does not answer, so until when is not known now"
+        return
+    yield f"{keep} (up to a week later):"
+    for topic, until in topics.items():
         shown = ", inputs and answers" if topic.endswith(".predictions.v1") else ""
         yield f"  {until}  {topic}{shown}"

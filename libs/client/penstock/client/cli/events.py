@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ from penstock.client.files import rows
 from penstock.client.outcomes import Outcome, outcome, so_far, waiting
 from penstock.client.site import Site
 from penstock.contracts.errors import DeadlineExceeded, Invalid, Unavailable
+from penstock.contracts.pipeline import Pipeline
 
 dead_letters = typer.Typer(help="Messages that a service could not use.", no_args_is_help=True)
 
@@ -134,7 +136,7 @@ def rejects(
     with Penstock() as penstock:
         found = list(penstock.events.rejects(pipeline, source))
         unread = _unread(penstock, pipeline, source)
-        spec = penstock.pipelines.spec(pipeline) if found else None
+        spec = _declared(penstock, pipeline) if found and not as_json_ else None
         at_sites = _at_sites(penstock, pipeline, source)
     counts = Counter((name, reject["reason"], reject["field"] or "") for name, reject in found)
     by_reason = [(*group, count) for group, count in counts.most_common()]
@@ -171,6 +173,13 @@ def _at_sites(penstock: Penstock, pipeline: str, source: str | None) -> list[Ren
     if not any(site.status.rejects for site in sites):
         return []
     return ["refused where they were published, since each site's start:", rejects_table(sites)]
+
+
+def _declared(penstock: Penstock, pipeline: str) -> Pipeline | None:
+    """The pipeline file, by which an event's id is shown; None while the registry does not answer."""
+    with suppress(Unavailable, DeadlineExceeded):
+        return penstock.pipelines.spec(pipeline)
+    return None
 
 
 def _unread(penstock: Penstock, pipeline: str, source: str | None) -> str:
