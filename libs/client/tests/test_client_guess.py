@@ -5,6 +5,7 @@ import json
 import random
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -566,10 +567,31 @@ def test_times_in_a_form_that_is_not_read_are_told_and_no_input(
 
 
 @pytest.mark.parametrize(
-    "texts", [["1/2/2017", "soon"], ["1.2.3.4"], ["31/31/2017"], ["12-Mai-17 x"], ["a b"], []]
+    "texts",
+    [
+        ["1/2/2017", "soon"],
+        ["1.2.3.4"],
+        ["31/31/2017"],
+        ["12-Mai-17 x"],
+        ["a b"],
+        [],
+        ["45.10.22"],
+        ["62.01.11", "12.01.11"],
+        ["00.10.22"],
+        ["2017/45/01"],
+        ["31 Decker 12"],
+        ["99 December 12"],
+        ["Marching 1, 2017"],
+    ],
 )
 def test_what_only_resembles_times_is_none(texts: list[str]) -> None:
     assert unread(texts) == ""
+
+
+@pytest.mark.parametrize(("ahead", "century"), [(-1, 2000), (0, 2000), (1, 1900), (20, 1900)])
+def test_a_year_of_two_digits_is_not_still_to_come(ahead: int, century: int) -> None:
+    year = (datetime.now(UTC).year + ahead) % 100
+    assert f"as `{century + year}-12-31T00:00:00`" in unread([f"31.12.{year:02}"])
 
 
 # -- comments that are followed ---------------------------------------------------------------------
