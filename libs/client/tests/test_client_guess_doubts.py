@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -245,8 +246,16 @@ def test_a_weight_of_rows_is_asked_about_and_that_of_a_body_is_none(tmp_path: Pa
         [draw.random() * 90, draw.gauss(70, 9), draw.gauss(3, 0.4), draw.choice("ny")] for n in range(ROWS)
     ]
     text = guessed(tmp_path, "wt_natl,weight,birth_weight,ok", rows).text
-    assert text.count("`training: {sample_weight: wt_natl}`") == 1
     assert text.count("sample_weight") == 1
+    line = text.partition("Then `")[2].partition("`")[0]
+    assert line == "training: {sample_weight: events.wt_natl}"
+    weighed = read(f"{text}{line}\n")
+    assert weighed.training.sample_weight == "events.wt_natl"
+    assert "wt_natl" not in weighed.resolved_features()
+    old = guessed(tmp_path, "seen_at,wt_natl,height,ok", [["2017-03-05T08:00:00", *row[1:]] for row in rows])
+    line = old.text.partition("Then `")[2].partition("` under `training`, below")[0]
+    both = read(old.text.replace("\ntraining:\n", f"\ntraining:\n  {line}\n")).training
+    assert (both.sample_weight, both.max_age > timedelta(days=3000)) == ("events.wt_natl", True)
 
 
 def test_the_gate_rests_on_no_input_that_is_doubted(tmp_path: Path) -> None:

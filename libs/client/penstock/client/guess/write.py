@@ -41,7 +41,7 @@ def written(guess: Guess, baseline: Baseline | None, ages: Ages, lacking: str = 
     lines += ["version: 1", f"pipeline: {(name if name[0].isalpha() else 'p-' + name)[:63].rstrip('-')}"]
     lines += [
         *_entities(guess),
-        *_source(guess),
+        *_source(guess, training=ages.all_older),
         *_features(guess),
         *_targets(guess),
         *_split(guess),
@@ -72,7 +72,7 @@ def _key(column: Column | None) -> str:
     return column.field if column else _ROW
 
 
-def _source(guess: Guess) -> Iterator[str]:
+def _source(guess: Guess, *, training: bool) -> Iterator[str]:
     table, timestamp = guess.table, guess.timestamp
     yield from ("sources:", "  events:", "    entity: entity")
     yield f"    id: {_key(guess.id)}  # names the event: a repeat of it is dropped"
@@ -87,7 +87,7 @@ def _source(guess: Guess) -> Iterator[str]:
             yield f"      {field}: {column}{f'  # {why}' if why else ''}"
     yield "    fields:"
     for one in guess.fields:
-        yield f"      {_quoted(one.name)}: {_declared(one, guess)}"
+        yield f"      {_quoted(one.name)}: {_declared(one, guess, training=training)}"
 
 
 def _columns(guess: Guess) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -103,7 +103,7 @@ def _columns(guess: Guess) -> Iterator[tuple[str, tuple[str, str]]]:
         yield _PUBLISHED, (f'"{PUBLISHING_TIME}"', why)
 
 
-def _declared(one: Field, guess: Guess) -> str:
+def _declared(one: Field, guess: Guess, *, training: bool) -> str:
     is_target = one.name == guess.target.field.name
     keys = [f"type: {one.type}"]
     if one.column.name != one.name:
@@ -122,7 +122,7 @@ def _declared(one: Field, guess: Guess) -> str:
     if complete and is_target:
         why.append("may be missing: a row without it can be asked for, and trains nothing")
     if one.type == "number" and not is_target:
-        why += [asked(one.column), _weighs(one)]
+        why += [asked(one.column), _weighs(one, written=training)]
     if one.type == "category":
         required = complete and not is_target
         why.append(gap_asked(one.column, listed=bool(one.kind.values), required=required))
@@ -133,11 +133,15 @@ def _declared(one: Field, guess: Guess) -> str:
     return f"{{{', '.join(keys)}}}{f'  # {said}' if said else ''}"
 
 
-def _weighs(one: Field) -> str:
-    """Question of a person whether a number says how much a row counts, by its name; else empty."""
+def _weighs(one: Field, *, written: bool) -> str:
+    """Question of a person whether a number says how much a row counts, by its name, with the line that
+    then goes at the left edge, or into a `training` that is `written` below; else empty.
+    """
     if not one.input or not names.weighs_a_row(one.column.name) or min(one.column.numbers or [-1.0]) < 0:
         return ""
-    return f"how much a row counts? Then `training: {{sample_weight: {one.name}}}`, and no input"
+    key = f"sample_weight: events.{one.name}"
+    line = f"`{key}` under `training`, below" if written else f"`training: {{{key}}}` at the left edge"
+    return f"how much a row counts? Then {line}, and no input"
 
 
 def _features(guess: Guess) -> Iterator[str]:
