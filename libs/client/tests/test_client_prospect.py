@@ -161,6 +161,30 @@ def test_rows_that_would_be_rejected_are_told_and_count_for_no_audit(
     assert json.loads(told.stdout)["against"]["rejects"] == [kind]
 
 
+def test_names_that_nobody_declared_are_one_kind(file: Path) -> None:
+    """A key of its own in every row is no reason for as many lines."""
+    data = file.with_suffix(".jsonl")
+    row = {"at": "2026-01-31T00:00:00Z", "income": 1, "sex": "f", "age": 40, "bad": "yes"}
+    lines = (json.dumps(row | {"id": f"{n}", **({f"x{n}": 1} if n else {})}) for n in range(60))
+    data.write_text("\n".join(lines) + "\n")
+    done = CliRunner().invoke(app, ["validate", str(file), "--against", str(data)])
+    assert "59 of 60 rows would be rejected:\n  59 unknown_field: " in done.stderr
+    assert done.stderr.count("unknown_field") == 1
+
+
+def test_no_more_than_ten_kinds_are_told_one_by_one(file: Path) -> None:
+    more = "\n      ".join(f"f{n}: {{type: number, required: true}}" for n in range(14))
+    file.write_text(FILE.replace("income: {type: number}", f"income: {{type: number}}\n      {more}"))
+    names = [f"f{n}" for n in range(14)]
+    data = file.with_suffix(".jsonl")
+    row = {"at": "2026-01-31T00:00:00Z", "income": 1, "sex": "f", "age": 40, "bad": "yes"}
+    row |= dict.fromkeys(names, 1)
+    lines = ({k: v for k, v in row.items() if k != lacks} | {"id": lacks} for lacks in names)
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = CliRunner().invoke(app, ["validate", str(file), "--against", str(data)])
+    assert (done.stderr.count("missing_field"), "and 4 other kinds" in done.stderr) == (10, True)
+
+
 def test_columns_that_do_not_fit_are_named(file: Path) -> None:
     data = file.with_suffix(".csv")
     data.write_text("id,at,incom,sex,age,bad\n1,2026-01-31T00:00:00Z,3,f,20,yes\n")
@@ -178,6 +202,15 @@ def test_a_column_that_is_read_and_not_there_is_warned_of(file: Path) -> None:
     done = CliRunner().invoke(app, ["validate", str(file), "--against", str(data)])
     assert "column `income` is not in the file: it is a feature, and each row would lack it" in done.output
     assert "--without income" in done.output
+    lines, row = (
+        file.with_suffix(".ndjson"),
+        {"at": "2026-01-31T00:00:00Z", "sex": "f", "age": 20, "bad": "yes"},
+    )
+    lines.write_text("".join(json.dumps({"id": f"{n}", **row}) + "\n" for n in range(20)))
+    done = CliRunner().invoke(app, ["validate", str(file), "--against", str(lines)])
+    assert (done.exit_code, "warning" in done.output) == (0, False), (
+        "a line may leave it out, a later one not"
+    )
 
 
 def test_inputs_that_give_a_protected_column_back_are_warned_of(file: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_table_without_a_column_that_is_read_is_published_only_where_somebody_
     path = tmp_path / "loans.csv"
     path.write_text(f"{header}\n" + ",".join("1" for _ in header.split(",")) + "\n")
     found = [row for row in rows(path, LOANS.sources["events"]) if not isinstance(row, bytes)]
-    assert sorted(lacking(found, LOANS, "events")) == sorted(lacks)
+    assert sorted(lacking(path, found, LOANS, "events")) == sorted(lacks)
     complete(path, found, LOANS, "events", without=lacks)
     complete(path.with_suffix(".jsonl"), found, LOANS, "events", without=())
     if lacks:

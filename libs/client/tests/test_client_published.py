@@ -131,6 +131,25 @@ def test_rejects_of_one_reason_are_told_by_field() -> None:
     ]
 
 
+def test_names_that_nobody_declared_are_one_kind_and_other_kinds_are_ten_at_most() -> None:
+    def reject(reason: str, field: str, offset: int) -> Any:
+        said = {"reason": reason, "field": field, "value": None, "detail": f"`{field}`"}
+        return said | {"partition": 0, "offset": offset}
+
+    places = Places()
+    for row in range(1, 101):
+        places.add(0, row, row)
+    found = [("events", reject("unknown_field", f"x{n}", n)) for n in range(1, 41)]
+    found += [("events", reject("wrong_type", f"f{n % 20}", n)) for n in range(41, 101)]
+    events: Any = SimpleNamespace(rejects=lambda *_: found)
+    examples = outcomes._examples(events, "loans", "events", Published(100, 0, 1.0, (), places))
+    assert len(examples) == 21
+    told = account(FILE, examples=examples).splitlines()
+    assert "  40 unknown_field: `x1` (row 1)" in told
+    assert len([line for line in told if " wrong_type: " in line]) == 9
+    assert "  33 other wrong_type" in told
+
+
 @pytest.mark.parametrize(
     ("event", "shown"),
     [(b'{"row": "H-7"}', "H-7"), (b'{"row": 7}', "7"), (b"{", ""), (b"[]", ""), (b"{}", "")],

@@ -72,8 +72,12 @@ def compared(rows: Sequence[Row], source: Source, key: str) -> Iterator[Misfit]:
     yield from _wrong_types(rows, source)
 
 
-def lacking(rows: Sequence[Row], pipeline: Pipeline, source: str) -> dict[str, str]:
-    """Columns that no row has though the model or the audit reads them, each with a sentence on it."""
+def lacking(path: Path, rows: Sequence[Row], pipeline: Pipeline, source: str) -> dict[str, str]:
+    """Columns that a table lacks though the model or the audit reads them, each with a sentence on it. A
+    JSON line may leave out what is missing: of a file of them the first `rows` tell nothing.
+    """
+    if not rows or path.suffix.lower() in JSON_LINES:
+        return {}
     declared, here = pipeline.sources[source], set().union(*(row.keys() for row in rows))
     named = {name: column for column, name in columns_of(declared, pipeline.key).items()}
     read = {pipeline.reference(group): "a group of the audit" for group in pipeline.audit.groups}
@@ -88,17 +92,14 @@ def lacking(rows: Sequence[Row], pipeline: Pipeline, source: str) -> dict[str, s
     return {
         column: f"column `{column}` is not in the file: it is {why}, and each row would lack it"
         for column, why in absent.items()
-        if rows
     }
 
 
 def complete(
     path: Path, rows: Sequence[Row], pipeline: Pipeline, source: str, without: Sequence[str]
 ) -> None:
-    """Raises Invalid where a table lacks a column that is read, and is not to be published `without` it.
-    A JSON line may leave out what is missing.
-    """
-    found = {} if path.suffix.lower() in JSON_LINES else lacking(rows, pipeline, source)
+    """Raises Invalid where a table lacks a column that is read, and is not to be published `without` it."""
+    found = lacking(path, rows, pipeline, source)
     said = [why for column, why in found.items() if column not in without]
     if said:
         flags = " ".join(f"--without {shlex.quote(column)}" for column in found)

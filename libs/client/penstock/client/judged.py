@@ -8,14 +8,22 @@ from datetime import datetime
 
 from penstock.client.declared import Row
 from penstock.client.events import encoded
-from penstock.contracts.dataplane import LATEST
+from penstock.contracts.dataplane import LATEST, RejectReason
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.validation import Rejected, Rules
+
+Rule = tuple[RejectReason, str | None]
+"""Reason of a reject and the field of the source that it is about."""
+
+
+def rule(reason: RejectReason, field: str | None) -> Rule:
+    """Rule that a reject broke. Names that no source declares are as many as a file likes, and one rule."""
+    return reason, None if reason == "unknown_field" else field
 
 
 @dataclass
 class Kind:
-    """Rows that break one rule of one field. `row`: the first of them, from 1."""
+    """Rows that break one rule of one field. `row`: the first of them, from 1, which `reject` tells of."""
 
     row: int
     reject: Rejected
@@ -32,7 +40,7 @@ class Judged:
     def __init__(self, pipeline: Pipeline, source: str, now: datetime) -> None:
         self._rules = Rules(pipeline, source)
         self._latest = min(LATEST, now + self._rules.ahead)
-        self._kinds: dict[tuple[str, str | None], Kind] = {}
+        self._kinds: dict[Rule, Kind] = {}
         self.rows = 0
 
     def of(self, rows: Iterable[Row | bytes]) -> Iterator[Row | bytes]:
@@ -43,10 +51,10 @@ class Judged:
             told = self._rules.check(event, self._latest)
             if not isinstance(told, Rejected):
                 yield row
-            elif kind := self._kinds.get((told.reason, told.field)):
+            elif kind := self._kinds.get(broken := rule(told.reason, told.field)):
                 kind.count += 1
             else:
-                self._kinds[told.reason, told.field] = Kind(self.rows, told)
+                self._kinds[broken] = Kind(self.rows, told)
 
     @property
     def rejected(self) -> int:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from penstock.client.events import Events, Published
+from penstock.client.judged import Rule, rule
 from penstock.contracts.dataplane import Reject
 from penstock.contracts.errors import NotFound, PenstockError, Refused, Unavailable
 from penstock.ingest.v1 import ingest_pb2 as ingest
@@ -36,7 +37,7 @@ class Outcome:
     rejects: Mapping[str, int]
     of_others: int
     examples: tuple[Example, ...]
-    """By reason and field, the commonest first; none where this user may not read rejects."""
+    """One of each `judged.rule`, the commonest first; none where this user may not read rejects."""
 
     @property
     def rejected(self) -> int:
@@ -113,14 +114,14 @@ def _read(
 
 
 def _examples(events: Events, pipeline: str, source: str, published: Published) -> tuple[Example, ...]:
-    found: dict[tuple[str, str | None], Example] = {}
+    found: dict[Rule, Example] = {}
     with suppress(Refused):
         for _, reject in events.rejects(pipeline, source):
             row = published.places.row(reject["partition"], reject["offset"])
             if not row:
                 continue
-            kind = reject["reason"], reject["field"]
-            known = found.get(kind, Example(row, reject, 0))
+            broken = rule(reject["reason"], reject["field"])
+            known = found.get(broken, Example(row, reject, 0))
             first = Example(row, reject) if row < known.row else known
-            found[kind] = replace(first, count=known.count + 1)
+            found[broken] = replace(first, count=known.count + 1)
     return tuple(sorted(found.values(), key=lambda one: -one.count))

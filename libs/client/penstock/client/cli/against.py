@@ -14,7 +14,7 @@ from rich.console import RenderableType
 
 from penstock.client import checks
 from penstock.client.ages import Ages, advice
-from penstock.client.cli.output import EXIT_USAGE, console, errors, progress, table
+from penstock.client.cli.output import EXIT_USAGE, MOST_KINDS, console, counted, errors, progress, table
 from penstock.client.declared import Row, columns_of
 from penstock.client.files import rows
 from penstock.client.guess.table import Column, read_table
@@ -57,9 +57,11 @@ def against(
     read = ages.of(judged.of(_told(itertools.chain(first, found), data, quiet=quiet)), declared.timestamp)
     seen = prospect(pipeline, source, read)
     if judged.rejected:
-        kinds = "".join(f"\n  {kind.said}" for kind in judged.kinds)
+        kinds = "".join(f"\n  {kind.said}" for kind in judged.kinds[:MOST_KINDS])
+        if (others := len(judged.kinds) - MOST_KINDS) > 0:
+            kinds += f"\n  and {counted(others, 'other kind')}"
         _warn(f"{data}: {judged.rejected:,} of {judged.rows:,} rows would be rejected:{kinds}")
-    for column, lacks in checks.lacking(looked_at, pipeline, source).items():
+    for column, lacks in checks.lacking(data, looked_at, pipeline, source).items():
         _warn(f"{data}: {lacks}; `publish` asks for `--without {shlex.quote(column)}` then")
     for old in advice(ages, pipeline, source):
         _warn(f"{data}: {old}")

@@ -75,6 +75,8 @@ EXIT_USAGE = 2
 EXIT_REFUSED = 3
 MAX_REJECTS = 0.05
 """Share of a file's rows that may be rejected, unless somebody says otherwise."""
+MOST_KINDS = 10
+"""Kinds of rejects that are told one by one."""
 
 
 class Reporting(TyperGroup):

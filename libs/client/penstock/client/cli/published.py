@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from penstock.client.ages import Ages, advice
+from penstock.client.cli.output import MOST_KINDS
 from penstock.client.declared import Row
 from penstock.client.events import Published
 from penstock.client.outcomes import Example, Outcome
@@ -47,11 +48,11 @@ def said(
     others = f"; {told.of_others} of these events came from elsewhere meanwhile" if told.of_others else ""
     yield f"{told.records} records, {told.duplicates} duplicates, {told.rejected} rejects{share}{others}"
     for reason, count in sorted(told.rejects.items(), key=lambda item: -item[1]):
-        kinds = [one for one in told.examples if one.reject["reason"] == reason]
+        kinds = [one for one in told.examples[:MOST_KINDS] if one.reject["reason"] == reason]
         for one in kinds:
             yield f"  {one.count} {reason}: {_example(one, spec.sources[source])}"
         if (others_of_it := count - sum(one.count for one in kinds)) > 0:
-            yield f"  {others_of_it} {reason}"
+            yield f"  {others_of_it} {'other ' if kinds else ''}{reason}"
     if told.rejected:
         yield f"all of them: penstock rejects {spec.pipeline}"
     yield from _duplicates(told, spec, spec.sources[source])
