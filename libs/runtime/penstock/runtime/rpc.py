@@ -213,7 +213,9 @@ class Methods(grpc.GenericRpcHandler):
         self._handlers += handlers
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """The same once more, for servers that look methods up faster."""
+        """Does nothing: generated code hands over the same methods here, for servers that look them up by
+        name; `service` asks the generic handlers.
+        """
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         if not self.open:
