@@ -27,7 +27,9 @@ class Target(Model):
     positive: Scalar | None = None
     """Binary: the value that counts as 1 (default true for a boolean)."""
     favourable: Scalar | None = Field(default=None, exclude_if=lambda said: said is None)
-    """Binary: the value whose decision is good for the person. The report says so."""
+    """Binary: the value whose decision is good for the person. The report says so, and judges four fifths
+    by how often each group gets that decision.
+    """
     quantiles: tuple[float, float] | None = Field(default=None, exclude_if=lambda said: said is None)
     """Regression: answers with an interval, too, from one of these quantiles of what is to be expected
     to the other: `[0.1, 0.9]` is to hold eight of ten true values. The audit measures its `coverage`.
