@@ -15,7 +15,7 @@ Z95 = 1.959963984540054
 
 def of_two(first: float, second: float) -> Rates:
     values = np.array([[[first], [second]]])
-    return Rates(values, values, values)
+    return Rates(values, values, values, values)
 
 
 @pytest.mark.parametrize(("hits", "rows"), [(0, 4), (3, 10), (9, 100), (40, 40)])
@@ -48,9 +48,9 @@ def test_a_difference_is_the_same_whichever_group_is_first() -> None:
         found.append(
             proven(
                 "demographic_parity_difference",
-                Rates(*[rates] * 3),
-                Rates(*[draws] * 3),
-                Rates(*[rows] * 3),
+                Rates(*[rates] * 4),
+                Rates(*[draws] * 4),
+                Rates(*[rows] * 4),
                 0.95,
             )
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,7 +39,8 @@ WORLDS = {
 
 
 def rates(true: Floats, false: Floats) -> fairness.Rates:
-    return fairness.Rates(true[..., None], true[..., None], false[..., None])
+    true, false = true[..., None], false[..., None]
+    return fairness.Rates(true, true, false, 1 - true)
 
 
 World = tuple[list[int], list[int], list[float], list[float]]
@@ -53,7 +55,8 @@ def simulated(
     """
     generator = np.random.default_rng(11)
     rows, groups = np.array([world[0], world[1]]), len(world[0])
-    counted = rates(*rows[:, None].astype(float))
+    of_cells = rates(*rows[:, None].astype(float))
+    counted = replace(of_cells, nonselection=of_cells.selection)
     for audit in range(audits):
         hits = generator.binomial(rows, [world[2], world[3]])
         plain = generator.binomial(rows, hits / rows, (resamples, 2, groups)) / rows
@@ -131,7 +134,7 @@ def test_equal_groups_of_entities_with_several_rows_are_called_different_as_rare
         drawn = bootstrap.draw(lambda weights, of=measure: vars(of(weights)))
         estimated = vars(measure(np.ones((1, n))))
         of_label = [np.bincount(groups[truth == label], minlength=5)[None, :, None] for label in (0, 1)]
-        rows = dict(zip(estimated, (sum(of_label), of_label[1], of_label[0]), strict=True))
+        rows = dict(zip(estimated, (sum(of_label), of_label[1], of_label[0], sum(of_label)), strict=True))
         worth = {name: bootstrap.independent(estimated[name], drawn[name], rows[name]) for name in rows}
         found = intervals.disparity(NOTION, *(fairness.Rates(**of) for of in (estimated, drawn, worth)), 0.95)
         assert found is not None

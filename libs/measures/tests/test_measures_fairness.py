@@ -101,7 +101,7 @@ def test_of_several_classes_each_is_taken_against_the_rest_and_the_worst_counts(
 
 def six_rows(of: fairness.Rates) -> fairness.Rates:
     return fairness.Rates(
-        *(np.full_like(rate, 6.0) for rate in (of.selection, of.true_positive, of.selection))
+        *(np.full_like(rate, 6.0) for rate in (of.selection, of.true_positive, of.selection, of.selection))
     )
 
 
@@ -144,7 +144,7 @@ def test_a_ratio_of_the_other_decision_has_its_own_interval() -> None:
     of = fairness.rates(scores, group)(np.ones((1, 600)))
     drawn, rows = (
         bootstrap.rates(fairness.tally(scores, group), 1),
-        fairness.Rates(*[np.full((1, 2, 1), 300.0)] * 3),
+        fairness.Rates(*[np.full((1, 2, 1), 300.0)] * 4),
     )
     found = intervals.disparity("nonselection_ratio", of, drawn, rows, 0.95)
     assert found is not None
@@ -173,3 +173,13 @@ def test_an_abstained_row_is_not_selected_and_not_counted_right_or_wrong() -> No
     assert (found["accuracy"], found["abstained"]) == (1.0, 0.5)
     of = fairness.rates(scores, np.zeros(4, dtype=int))(np.ones((1, 4)))
     assert (of.selection[0, 0, 0], of.true_positive[0, 0, 0], of.false_positive[0, 0, 0]) == (0.25, 0.5, 0.0)
+
+
+def test_a_row_without_a_decision_did_not_get_the_other_one() -> None:
+    """Of ten rows in each group five get the decision that is not positive; three of one get none."""
+    decision = np.repeat([1, 0, 1, 0, -1], [5, 5, 2, 5, 3])
+    of = fairness.rates(binary(1 * (decision == 1), decision), np.repeat([0, 1], 10))(np.ones((1, 20)))
+    assert of.selection.ravel().tolist() == [0.5, 0.2]
+    assert of.nonselection.ravel().tolist() == [0.5, 0.5]
+    assert value("nonselection_ratio", of) == 1.0
+    assert value("demographic_parity_ratio", of) == pytest.approx(0.4)

@@ -12,7 +12,8 @@ from penstock.measures.parity import fair_bounds, rows_needed
 def of_two(positives: tuple[int, int], negatives: tuple[int, int], rate: float = 0.7) -> tuple[Rates, Rates]:
     true, false = (np.array([[[one] for one in rows]], float) for rows in (positives, negatives))
     common = np.full((1, 1, 1), rate)
-    return Rates(true + false, true, false), Rates(common, common, 1 - common)
+    rows = true + false
+    return Rates(rows, true, false, rows), Rates(common, common, 1 - common, 1 - common)
 
 
 def bound(rows: tuple[Rates, Rates], name: str = "equalized_odds_difference") -> float:

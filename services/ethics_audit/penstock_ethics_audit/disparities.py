@@ -71,11 +71,8 @@ def _least(name: str, cells: Codes, classes: Sequence[str]) -> int:
 
 def _worth(estimated: Rates, drawn: Rates, rows: Rates, bootstrap: Bootstrap) -> Rates:
     """[1, groups, classes of interest]: the independent rows that each rate is a share of."""
-    return Rates(
-        bootstrap.independent(estimated.selection, drawn.selection, rows.selection),
-        bootstrap.independent(estimated.true_positive, drawn.true_positive, rows.true_positive),
-        bootstrap.independent(estimated.false_positive, drawn.false_positive, rows.false_positive),
-    )
+    of_each = ((getattr(one, of) for one in (estimated, drawn, rows)) for of in fairness.RATES)
+    return Rates(*(bootstrap.independent(*of) for of in of_each))
 
 
 def _common(estimated: Rates, rows: Rates) -> Rates:
@@ -88,11 +85,7 @@ def _common(estimated: Rates, rows: Rates) -> Rates:
         common: Floats = hits / np.maximum(total, 1)
         return common
 
-    return Rates(
-        pooled(estimated.selection, rows.selection),
-        pooled(estimated.true_positive, rows.true_positive),
-        pooled(estimated.false_positive, rows.false_positive),
-    )
+    return Rates(*(pooled(getattr(estimated, of), getattr(rows, of)) for of in fairness.RATES))
 
 
 def _drawn(scores: Scores, grouping: Grouping, bootstrap: Bootstrap, estimated: Rates, rows: Rates) -> Rates:
@@ -106,6 +99,7 @@ def _drawn(scores: Scores, grouping: Grouping, bootstrap: Bootstrap, estimated: 
         few(within_group.selection, estimated.selection, rows.selection),
         few(within_cell.true_positive, estimated.true_positive, rows.true_positive),
         few(within_cell.false_positive, estimated.false_positive, rows.false_positive),
+        few(within_group.nonselection, estimated.nonselection, rows.nonselection),
     )
 
 

@@ -238,12 +238,13 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "nonselection_ratio",
             "Nonselection ratio",
-            "the smallest ratio of two groups' shares that are not decided positive; 1 is parity, 0.8 is the"
-            " four-fifths rule where the positive decision is the unfavourable one, as of a default",
+            "the smallest ratio of two groups' shares that get the other decision, which rows without a"
+            " decision do not; 1 is parity, 0.8 is the four-fifths rule where the positive decision is the"
+            " unfavourable one, as of a default",
             TWO_CLASSES,
             higher_is_better=True,
             range=(0, 1),
-            undefined="in all groups everybody is selected",
+            undefined="in no group anybody gets the other decision",
             between_groups=True,
             gate=TWO_CLASSES,
             penalty="demographic_parity",

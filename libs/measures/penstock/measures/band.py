@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.contracts.measures import MEASURES
-from penstock.measures.fairness import CONTRASTS, DIVIDED, Rates, both_ways, differences, ratios, reads
+from penstock.measures.fairness import CONTRASTS, Rates, both_ways, differences, ratios, reads
 from penstock.measures.scores import Floats
 
 
@@ -37,8 +37,8 @@ def proven(name: str, estimated: Rates, drawn: Rates, rows: Rates, confidence: f
     """
     measure, compare = MEASURES[name], CONTRASTS[name]
     if measure.higher_is_better:
-        rate, draws = getattr(estimated, DIVIDED[name]), getattr(drawn, DIVIDED[name])
         [of] = reads(name)
+        rate, draws = getattr(estimated, of), getattr(drawn, of)
         critical = max(
             _critical(differences(rate)[0], differences(draws), confidence),
             _critical(_logarithms(ratios(rate))[0], _logarithms(ratios(draws)), confidence),

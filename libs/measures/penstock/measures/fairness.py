@@ -11,8 +11,9 @@ and equal opportunity, Hardt, Price and Srebro 2016.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
+from typing import Final
 
 import numpy as np
 
@@ -28,15 +29,16 @@ class Rates:
     selection: Floats  # Share of rows that got the class
     true_positive: Floats  # Share of those whose label it is
     false_positive: Floats  # Share of those whose label it is not
-
-    @property
-    def nonselection(self) -> Floats:
-        """Share of rows that did not get the class."""
-        return 1 - self.selection
+    nonselection: Floats  # Share of rows that got another class; those without a decision got none
 
     def among(self, groups: Codes) -> Rates:
         """Rates of some of the groups."""
-        return Rates(self.selection[:, groups], self.true_positive[:, groups], self.false_positive[:, groups])
+        return Rates(**{name: rate[:, groups] for name, rate in vars(self).items()})
+
+
+RATES: Final = tuple(field.name for field in fields(Rates))
+OF_ALL_ROWS: Final = frozenset({"selection", "nonselection"})
+"""Rates that are shares of a group's rows of any label."""
 
 
 Contrast = Callable[[Rates], Floats]
@@ -53,9 +55,8 @@ def contrast(compare: Contrast) -> Contrast:
 @cache
 def reads(name: str) -> frozenset[str]:
     """Names of the rates that the measure depends on: those without which its contrasts are undefined."""
-    known = {"selection": 0.5, "true_positive": 0.5, "false_positive": 0.5}
-    values = {rate: np.full((1, 2, 1), value) for rate, value in known.items()}
-    without = {rate: Rates(**{**values, rate: np.full((1, 2, 1), np.nan)}) for rate in known}
+    values = {rate: np.full((1, 2, 1), 0.5) for rate in RATES}
+    without = {rate: Rates(**{**values, rate: np.full((1, 2, 1), np.nan)}) for rate in RATES}
     return frozenset(rate for rate, of in without.items() if np.isnan(CONTRASTS[name](of)).any())
 
 
@@ -85,8 +86,13 @@ class Tally:
         total = counts.sum(axis=(2, 3))[..., None]
         of = list(self.of_interest)
         hit, chosen = counts.sum(axis=3)[..., of], counts.sum(axis=2)[..., of]
-        both = counts[..., of, of]
-        return Rates(ratio(chosen, total), ratio(both, hit), ratio(chosen - both, total - hit))
+        both, decided = counts[..., of, of], counts[..., :-1].sum(axis=(2, 3))[..., None]
+        return Rates(
+            selection=ratio(chosen, total),
+            true_positive=ratio(both, hit),
+            false_positive=ratio(chosen - both, total - hit),
+            nonselection=ratio(decided - chosen, total),
+        )
 
 
 def tally(scores: Scores, groups: Codes) -> Tally:
@@ -133,9 +139,6 @@ def equalized_odds_difference(of: Rates) -> Floats:
 def equal_opportunity_difference(of: Rates) -> Floats:
     return differences(of.true_positive)
 
-
-DIVIDED = {"demographic_parity_ratio": "selection", "nonselection_ratio": "nonselection"}
-"""Rate whose ratio a measure is."""
 
 # -- parts of the measures -------------------------------------------------------------------------
 

@@ -135,12 +135,12 @@ def asked_cells(name: str, rows: int, cells: Mapping[str, int]) -> dict[str, int
     """
     reads = fairness.reads(name)
     labels = list(cells)
-    asked = {"": rows} if not labels or "selection" in reads else {}
+    asked = {"": rows} if not labels or fairness.OF_ALL_ROWS & reads else {}
     if len(labels) == 2:
         negative, positive = labels
         asked |= {positive: cells[positive]} if "true_positive" in reads else {}
         return asked | ({negative: cells[negative]} if "false_positive" in reads else {})
-    return asked | (dict(cells) if reads - {"selection"} else {})
+    return asked | (dict(cells) if reads - fairness.OF_ALL_ROWS else {})
 
 
 def _is_missing(value: object) -> bool:

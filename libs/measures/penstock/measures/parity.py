@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from penstock.contracts.measures import MEASURES
-from penstock.measures.fairness import CONTRASTS, Rates, extreme
+from penstock.measures.fairness import CONTRASTS, RATES, Rates, extreme
 from penstock.measures.scores import Codes, Floats
 
 AUDITS = 200
@@ -24,8 +24,9 @@ def shared(cells: Codes, of_interest: Sequence[int]) -> Rates:
     classes]: the rows of each group by label.
     """
     own = cells[None].astype(np.float64)
-    total, of = own.sum(axis=2, keepdims=True), own[..., list(of_interest)]
-    return Rates(np.broadcast_to(total, of.shape), of, total - of)
+    of = own[..., list(of_interest)]
+    total = np.broadcast_to(own.sum(axis=2, keepdims=True), of.shape)
+    return Rates(total, of, total - of, total)
 
 
 def halfway(cells: Codes, of_interest: Sequence[int]) -> Rates:
@@ -33,7 +34,7 @@ def halfway(cells: Codes, of_interest: Sequence[int]) -> Rates:
     which gives each class as often as it occurs in `cells` [groups, classes].
     """
     share = (cells.sum(axis=0) / max(1, cells.sum()))[None, None, list(of_interest)]
-    return Rates(share, (1 + share) / 2, share / 2)
+    return Rates(share, (1 + share) / 2, share / 2, 1 - share)
 
 
 def fair_bounds(name: str, rows: Rates, common: Rates, confidence: float, seed: int) -> Floats | None:
@@ -48,7 +49,7 @@ def fair_bounds(name: str, rows: Rates, common: Rates, confidence: float, seed: 
         return None
     generator = np.random.default_rng(seed)
     drawn = []
-    for of in ("selection", "true_positive", "false_positive"):
+    for of in RATES:
         counts = getattr(rows, of)[0].astype(np.int64)
         truth = np.nan_to_num(np.broadcast_to(getattr(common, of)[0], counts.shape))
         hits = generator.binomial(counts, truth, (AUDITS, *counts.shape))
