@@ -12,9 +12,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import structlog
 from pydantic import BaseModel
 from sqlalchemy import select
@@ -28,12 +25,12 @@ from penstock.packages.facts import signed
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.store import Store
-from penstock_feature_store import names
 from penstock_feature_store.lake import durable
 from penstock_feature_store.lake.lake import Lake
 from penstock_feature_store.online.stores import OnlineStores
 from penstock_feature_store.store import PipelineRow, TrainingSetRow
 from penstock_feature_store.training.join import manifest_key
+from penstock_feature_store.training.parts import without
 from penstock_feature_store.training.splits import PARTS
 
 log = structlog.get_logger(__name__)
@@ -224,14 +221,9 @@ class Erasures:
                 where=artifact.uri,
                 remedy="Delete the training set, then erase again",
             )
-        table = pq.read_table(pa.BufferReader(data))
-        kept = table.filter(pc.not_equal(table.column(names.ENTITY), journal.entity))
-        if gone := table.num_rows - kept.num_rows:
-            leaving = Leaving(gone=gone, rows=kept.num_rows, left=made.left.get(part, 0) + gone)
-            if not noted:
-                journal.leaving.setdefault(training_set, {})[part] = leaving
-                durable.write_bytes(path, journal.model_dump_json().encode())
-            sink = pa.BufferOutputStream()
-            pq.write_table(kept, sink, compression="zstd", compression_level=1)
-            data = sink.getvalue().to_pybytes()
+        data, gone = without(data, journal.entity)
+        if gone and not noted:
+            leaving = Leaving(gone=gone, rows=made.rows[part] - gone, left=made.left.get(part, 0) + gone)
+            journal.leaving.setdefault(training_set, {})[part] = leaving
+            durable.write_bytes(path, journal.model_dump_json().encode())
         return self._artifacts.replace(artifact, data) if gone or noted else None

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from lending import EPOCH, append, credit_risk, record
@@ -30,6 +32,7 @@ from penstock_feature_store.online.sqlite import SqliteOnlineStores
 from penstock_feature_store.online.stores import OnlineStores
 from penstock_feature_store.store import PipelineRow, TrainingSetRow
 from penstock_feature_store.training.join import key_of
+from penstock_feature_store.training.parts import Part
 from penstock_feature_store.training.splits import PARTS
 
 WHO = "Ada-1815"
@@ -185,6 +188,32 @@ def test_one_that_has_begun_ends_with_its_pipeline_and_not_with_its_database(wor
     world.lake.remove("credit-risk")
     assert world.erasures().finish(journal)
     assert away.begun() == []
+
+
+def test_a_part_is_written_again_as_it_was_written_first(world: World) -> None:
+    """Pages and row groups are what a run that does not fit into memory reads in turn."""
+    entities = [[f"a{n % 997}" if n % 50 else WHO for n in range(start, start + 20_000)] for start in (0, 7)]
+    tables = [
+        pa.table({names.ENTITY: of, "n": np.arange(len(of)) * 0.1, "purpose": ["home", None] * 10_000})
+        for of in [*entities, [WHO] * 20_000]
+    ]
+
+    def written(tables: list[pa.Table]) -> Path:
+        part = Part(world.folder / "part.out", tables[0].schema)
+        for table in tables:
+            part.add(table)
+        part.close()
+        return part.path
+
+    kept = [table.filter(pc.not_equal(table.column(names.ENTITY), WHO)) for table in tables]
+    with world.store.transaction() as effect:
+        row = effect.session.get_one(TrainingSetRow, "set")
+        part = world.artifacts.put_file(key_of("set", "train"), written(tables))
+        row.body = row.body.model_copy(update={"train": part, "rows": row.body.rows | {"train": 60_000}})
+    assert world.erasures().erase("credit-risk", WHO).training_set_rows == 20_800 + 2
+    made = world.training_set()
+    assert world.artifacts.read(made.train) == written(kept).read_bytes()
+    assert made.rows["train"] == 60_000 - 20_800
 
 
 def check(world: World) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from penstock_feature_store import names
 from penstock_feature_store.training.splits import PARTS, Parts
 
 PAGE = 1 << 16  # bytes; who reads rows in turn holds a page of each column, twice
@@ -26,15 +28,7 @@ class Part:
         self.schema = schema
         self.num_rows = 0
         self.missing: Counter[str] = Counter()
-        texts = [field.name for field in schema if pa.types.is_string(field.type)]
-        self._writer = pq.ParquetWriter(
-            path,
-            schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=texts,
-            data_page_size=PAGE,
-        )
+        self._writer = writer_of(path, schema)
 
     def add(self, rows: pa.Table) -> None:
         self.num_rows += rows.num_rows
@@ -49,6 +43,35 @@ class Part:
         """Reads one column from the file."""
         with pq.ParquetFile(self.path) as file:  # `pq.read_table` would import pandas, for half a second
             return file.read(columns=[name]).column(name)
+
+
+def writer_of(to: Path | pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
+    """Opens a part's file for its rows; each table that is written is a row group."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    return pq.ParquetWriter(
+        to,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=texts,
+        data_page_size=PAGE,
+    )
+
+
+def without(data: bytes, entity: str) -> tuple[bytes, int]:
+    """The part's file, written again without the rows of the entity, and how many these are."""
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
+        gone = pc.sum(pc.equal(file.read(columns=[names.ENTITY]).column(names.ENTITY), entity)).as_py() or 0
+        if not gone:
+            return data, 0
+        sink = pa.BufferOutputStream()
+        with writer_of(sink, file.schema_arrow) as writer:
+            for number in range(file.num_row_groups):
+                group = file.read_row_group(number)
+                kept = group.filter(pc.not_equal(group.column(names.ENTITY), entity))
+                if kept.num_rows:
+                    writer.write_table(kept)
+    return sink.getvalue().to_pybytes(), gone
 
 
 def write(tables: Iterable[pa.Table], parts: Parts, schema: pa.Schema, folder: Path) -> Mapping[str, Part]:
