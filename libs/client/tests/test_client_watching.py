@@ -161,6 +161,43 @@ class NoReport(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
         yield ethics_audit_pb2.FetchReportResponse()
 
 
+class Restarting(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
+    """Refuses `refused` times, and once `broken` more gives half of a report."""
+
+    refused, broken = 0, False
+
+    def FetchReport(
+        self, request: ethics_audit_pb2.FetchReportRequest, context: grpc.ServicerContext
+    ) -> Iterator[ethics_audit_pb2.FetchReportResponse]:
+        self.refused -= 1
+        if self.refused >= 0:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "no healthy upstream")
+        yield ethics_audit_pb2.FetchReportResponse(chunk=b"half")
+        if self.broken:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "upstream went")
+        yield ethics_audit_pb2.FetchReportResponse(chunk=b" and half")
+
+
+@pytest.mark.process
+def test_a_report_is_fetched_over_a_restart_and_is_never_half_of_one() -> None:
+    server, servicer = grpc.server(ThreadPoolExecutor(2)), Restarting()
+    ethics_audit_pb2_grpc.add_EthicsAuditServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    audits = Audits(Connection(f"127.0.0.1:{port}"))
+    try:
+        servicer.refused = 4
+        assert audits.report("3f9c") == b"half and half"
+        servicer.refused = 5
+        with pytest.raises(Unavailable, match="no healthy upstream"):
+            audits.report("3f9c")
+        servicer.refused, servicer.broken = 0, True
+        with pytest.raises(Unavailable, match="upstream went"):
+            audits.report("3f9c")
+    finally:
+        server.stop(None)
+
+
 @pytest.mark.process
 def test_a_stream_ends_that_a_door_refused_which_went_away_then() -> None:
     """With a retry policy of gRPC's own such a stream never ended, whatever its deadline."""

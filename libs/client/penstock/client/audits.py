@@ -25,7 +25,7 @@ class Audits:
     def report(self, version: str, *, format: Literal["html", "json"] = "html") -> bytes:  # noqa: A002  the word people use
         """The newest audit's report. Raises NotFound, and Conflict while it runs."""
         request = audit.FetchReportRequest(version=version, format=format)
-        return b"".join(part.chunk for part in self._connection.stream(self._stub.FetchReport, request))
+        return b"".join(part.chunk for part in self._connection.fetch(self._stub.FetchReport, request))
 
     def reviews(self, pipeline: str = "", *, open_only: bool = True) -> list[audit.Review]:
         """Lists reviews that wait for a person; with `open_only=False` decided ones too. Newest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -25,14 +26,17 @@ _RETRY = {
 # restart of the door or of Triton. This is the `retryPolicy` of the service config of any gRPC
 # client of the Open Inference Protocol.
 PREDICTION_RETRY: Final = {**_RETRY, "initialBackoff": "0.3s", "maxBackoff": "5s", "backoffMultiplier": 3}
-# gRPC makes no stream again: with a retry policy, one whose connection goes between two tries keeps no
-# deadline and never ends (grpcio 1.85). Who watches takes it up again.
+# gRPC makes no stream again (grpcio 1.85): with a retry policy, one whose connection goes between two
+# tries keeps no deadline and never ends, and one that is sent aborts the process. Who watches takes it up
+# again, `fetch` asks again; an import that fails is asked for again by whoever asked.
 _STREAMS = (
     ("penstock.ethics_audit.v1.EthicsAuditService", "FetchReport"),
     ("penstock.model_registry.v1.ModelRegistryService", "FetchPackage"),
+    ("penstock.trainer.v1.TrainerService", "ImportModel"),
     ("penstock.trainer.v1.TrainerService", "WatchRun"),
     ("penstock.tuner.v1.TunerService", "WatchStudy"),
 )
+_PAUSES = (0.1, 0.2, 0.4, 0.8)  # those of _RETRY, for `fetch`
 _SERVICE_CONFIG = {
     "methodConfig": [
         {"name": [{}], "retryPolicy": _RETRY},
@@ -81,6 +85,22 @@ class Connection:
             yield from method(request, timeout=timeout)
         except grpc.RpcError as error:
             raise self._explained(error, method) from error
+
+    def fetch(self, method: Callable[..., Iterator[Response]], request: Any) -> Iterator[Response]:
+        """One streaming call that changes nothing: asked for again, five times in all as a call is, while
+        none of it has come. Raises as `stream` does.
+        """
+        for pause in (*_PAUSES, None):
+            begun = False
+            try:
+                for message in self.stream(method, request):
+                    begun = True
+                    yield message
+                return
+            except Unavailable:
+                if begun or pause is None:
+                    raise
+            time.sleep(pause)  # the door or the service restarts
 
     def _explained(self, error: Any, method: object) -> PenstockError:
         """The PenstockError behind a gRPC error, with place and remedy where a Penstock service gave them."""

@@ -46,7 +46,6 @@ class Models:
 
     def fetch(self, version: str) -> Iterator[bytes]:
         """The package as a tar stream, its signature included."""
-        for response in self._connection.stream(
-            self._stub.FetchPackage, registry.FetchPackageRequest(version=version)
-        ):
+        request = registry.FetchPackageRequest(version=version)
+        for response in self._connection.fetch(self._stub.FetchPackage, request):
             yield response.chunk
