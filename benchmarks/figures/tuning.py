@@ -123,7 +123,7 @@ def of_picks(found: list[dict[str, Any]]) -> Iterator[Figure]:
                 f"AUROC on audit rows of what `tune` picks less the file's own, {splits}",
                 "≥ −0.002 (lower bound)" + ("; 0.925" if adult else ""),
                 "≥ +0.002 (lower bound)" + ("; 0.9275" if adult else ""),
-                f"{row['auroc']:.4f} − {row['own']:.4f} = {row['difference']:+.4f} [{row['lower']:+.4f},"
+                f"{row['auroc']:.5f} − {row['own']:.5f} = {row['difference']:+.4f} [{row['lower']:+.4f},"
                 f" {row['upper']:+.4f}]; own kept {row['stayed']} times"
                 + ("; too few splits to say" if few else ""),
                 row["kept"],
