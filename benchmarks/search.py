@@ -42,7 +42,7 @@ TWO = {
     "choose": {"type": "knee"},
 }
 MEASURED = ("train_loss", "validation_loss", "auroc", "equalized_odds_difference.age")
-"""What the objectives are made of; with six digits, so that a study is the same when it is heard again."""
+"""Measures that the objectives are made of, with six digits: a study is the same when heard again."""
 KEPT = Path(__file__).with_suffix(".jsonl")
 ROWS = 1_000
 DRAWS = 2_000

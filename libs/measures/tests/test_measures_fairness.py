@@ -137,7 +137,7 @@ def test_a_class_that_nobody_gets_is_passed_over_wherever_it_stands() -> None:
 
 
 def test_a_ratio_of_the_other_decision_has_its_own_interval() -> None:
-    """Of 300 rows each 20 % and 10 % are denied: half as many, and 0.89 of those who are not."""
+    """Denied are 20 % and 10 % of 300 rows each: half as many, and 0.89 of those who are not."""
     denied = np.repeat([1, 0, 1, 0], [60, 240, 30, 270])
     scores, group = binary(denied, denied), np.repeat([0, 1], 300)
     bootstrap = intervals.Bootstrap(np.arange(600), 500, 0.95, 1)

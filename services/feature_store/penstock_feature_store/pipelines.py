@@ -117,8 +117,8 @@ class Held:
         )
 
     def selection(self, fields: Sequence[str]) -> Selection:
-        """How these fields (`source.field`) are answered; kept for the next who asks for them. Raises
-        Invalid.
+        """Gives the way in which these fields (`source.field`) are answered; it is kept for the next who
+        asks for them. Raises Invalid.
         """
         known = self._selections.get(asked := tuple(fields))
         if known is None:

@@ -128,7 +128,7 @@ def _unpromoted(penstock: Penstock, pipeline: str) -> NotFound:
 
 
 def _unnamed(penstock: Penstock, pipeline: str, error: NotFound) -> NotFound:
-    """The same, with the form of an ID: that which publishing made, or the column that has them."""
+    """Gives the error the form of an ID: that which publishing made, or the column that has them."""
     with suppress(PenstockError):
         spec = penstock.pipelines.spec(pipeline)
         columns = [source.columns.get(spec.key, "") for source in spec.sources.values()]
