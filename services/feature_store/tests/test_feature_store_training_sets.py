@@ -27,7 +27,7 @@ from penstock_feature_store.lake.batches import Received
 from penstock_feature_store.lake.lake import SourceLake
 from penstock_feature_store.training.columns import columns_of
 from penstock_feature_store.training.join import Order, build
-from penstock_feature_store.training.snapshot import Snapshot, database
+from penstock_feature_store.training.snapshot import Snapshot, database, order_of
 from penstock_feature_store.training.splits import PARTS, by_entity, by_time
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -285,6 +285,25 @@ def test_the_fingerprint_does_not_know_how_files_lie(tmp_path: Path) -> None:
         for files, merge in ((1, False), (7, False), (40, False), (40, True))
     }
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_a_repeat_is_found_among_more_keys_than_are_read_at_once(tmp_path: Path, repeats: bool) -> None:
+    with database(tmp_path) as opened:
+        lake = Snapshot(opened, tmp_path, credit_risk())
+        keys = f"(SELECT key % {199_999 + (not repeats)} AS key FROM range(200000) AS of (key)) AS rows"
+        assert lake._may_repeat(keys, "key") == repeats
+
+
+@given(st.sets(st.tuples(st.integers(0, 5), st.text("ab", max_size=2), st.integers(0, 9)), min_size=1))
+def test_labels_of_one_moment_are_put_in_the_order_of_their_keys(labels: set[tuple[int, str, int]]) -> None:
+    rows = sorted(labels, key=lambda row: row[0])
+    columns = dict(zip((names.TIME, "who", "at"), zip(*rows, strict=True), strict=True))
+    order = order_of(pa.table(columns), ("who", "at"))
+    assert (order is None) == (len({time for time, *_ in rows}) == len(rows))
+    assert [rows[place] for place in (range(len(rows)) if order is None else order.to_pylist())] == sorted(
+        rows
+    )
 
 
 def test_an_event_counts_once_though_a_crash_recorded_it_twice(tmp_path: Path) -> None:

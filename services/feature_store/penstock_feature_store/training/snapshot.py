@@ -1,8 +1,9 @@
 # ruff: noqa: S608  every name in the SQL below is quoted by `quoted` or is one of ours
 """Snapshot of the lake for one training set: hard-linked files, read by DuckDB.
 
-What is held in memory is narrow: labels, their places, and the events of which there are several.
-Everything else streams from the files, and what does not fit goes to files of DuckDB's own.
+What is held in memory is narrow: labels, their places, the events of which there are several, and,
+while these are looked for, 64 bits of each event. Everything else streams from the files, and what
+does not fit goes to files of DuckDB's own.
 """
 
 from __future__ import annotations
@@ -70,7 +71,11 @@ class Snapshot:
             WHERE {quoted(column)} IS NOT NULL
             ORDER BY {names.TIME}"""
         ).to_arrow_table()
-        found = ordered(found, (names.ENTITY, names.ID, *PLACE)).select([*LABELLED, "label"])
+        order = order_of(found, (names.ENTITY, names.ID, *PLACE))
+        found = found.select([*LABELLED, "label"])
+        if order is not None:
+            for number, name in enumerate(found.column_names):  # no more than one column is there twice
+                found = found.set_column(number, name, found.column(name).take(order))
         numbered = found.append_column(ROW, pa.array(np.arange(found.num_rows)))
         self._database.register(LABELS, numbered.select([ROW, names.ENTITY, names.TIME]))
         return numbered
@@ -165,8 +170,11 @@ class Snapshot:
         [(count,)] = self._database.execute(f"SELECT count(*) FROM {rows}").fetchall()
         if count > HASHED:
             return True
-        hashed = self._database.sql(f"SELECT hash({keys}) AS hashed FROM {rows}").to_arrow_table()
-        hashes = np.sort(hashed.column("hashed").to_numpy())
+        hashes, at = np.empty(count, np.uint64), 0
+        for batch in self._database.sql(f"SELECT hash({keys}) FROM {rows}").to_arrow_reader(ROWS_AT_ONCE):
+            hashes[at : at + len(batch)] = batch.column(0).to_numpy()
+            at += len(batch)
+        hashes.sort()
         return bool((hashes[1:] == hashes[:-1]).any())
 
     def _plain(self, reference: str, column: str) -> str:
@@ -175,17 +183,20 @@ class Snapshot:
         return f"CAST({column} AS VARCHAR)" if boolean else column
 
 
-def ordered(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """Rows that are in the order of their time, those of one moment in that of `keys`."""
+def order_of(rows: pa.Table, keys: Sequence[str]) -> pa.Array | None:
+    """Places [N] that put rows, which are in the order of their time, into that of `keys` within each
+    moment. None where no two share one.
+    """
     times = rows.column(names.TIME).cast(pa.int64()).to_numpy()
     same = times[1:] == times[:-1]
     tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
     if not len(tied):
-        return rows
-    order = np.arange(rows.num_rows)
+        return None
     by = [(name, "ascending") for name in (names.TIME, *keys)]
-    order[tied] = tied[pc.sort_indices(rows.take(pa.array(tied)), sort_keys=by).to_numpy()]
-    return rows.take(pa.array(order))
+    order = np.arange(rows.num_rows)
+    compared = rows.select([names.TIME, *keys]).take(pa.array(tied))
+    order[tied] = tied[pc.sort_indices(compared, sort_keys=by).to_numpy()]
+    return pa.array(order)
 
 
 def _value(column: str, kind: str) -> str:
