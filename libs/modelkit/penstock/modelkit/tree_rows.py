@@ -22,17 +22,15 @@ class TreeRows(lightgbm.Sequence):
 
     batch_size = CHUNK
 
-    def __init__(self, rows: int, cut: Callable[[slice], Array]) -> None:
+    def __init__(self, rows: int, cut: Callable[[slice | list[int]], Array]) -> None:
         self._rows, self._cut = rows, cut
 
     def __len__(self) -> int:
         return self._rows
 
     def __getitem__(self, which: int | slice | list[int]) -> Array:
-        if isinstance(which, slice):
+        if isinstance(which, slice | list):
             return self._cut(which)
-        if isinstance(which, list):
-            return np.stack([self[row] for row in which])
         row: Array = self._cut(slice(which, which + 1))[0]
         return row
 

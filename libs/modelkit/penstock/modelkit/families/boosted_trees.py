@@ -211,7 +211,7 @@ def _columns(prepared: Prepared) -> Columns:
     return Columns(len(fitted.numbers), sizes)
 
 
-def _matrix(inputs: Inputs, rows: slice = slice(None)) -> Array:
+def _matrix(inputs: Inputs, rows: slice | list[int] = slice(None)) -> Array:
     """float64 [N, columns] of these rows: numbers, then buckets."""
     parts = [np.asarray(inputs[name])[rows] for name in ("raw", "buckets") if name in inputs]
     return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts], axis=1)
