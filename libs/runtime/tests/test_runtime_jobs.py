@@ -25,6 +25,7 @@ from penstock.runtime.jobs import fork_server
 from penstock.runtime.jobs.policy import Policy
 from penstock.runtime.jobs.process import Child
 from penstock.runtime.jobs.worker import Callbacks, Jobs, OnResult
+from penstock.runtime.marked import lives
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow
 from penstock.testing.threads import in_a_thread
@@ -193,13 +194,6 @@ async def ended(store: Store, job: str = "1") -> JobRow:
 def marked(marks: Path, word: str) -> list[str]:
     lines = marks.read_text().splitlines() if marks.exists() else []
     return [line.removeprefix(word).strip() for line in lines if line.startswith(word)]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 async def test_progress_and_result_arrive_in_order(
@@ -395,7 +389,7 @@ async def test_cancel_kills_the_child_and_all_it_started(
         assert effect.cancel("steps", "1")
     with in_a_thread(store.transaction()) as effect:
         assert not effect.cancel("steps", "1")
-    await until(lambda: not alive(int(child)) and not alive(int(grandchild)))
+    await until(lambda: not lives(int(child)) and not lives(int(grandchild)))
     await until(lambda: not jobs._running)
     assert row(store).state == "canceled"
     assert heard.results == []
@@ -410,7 +404,7 @@ async def test_stopping_puts_the_job_back_without_using_up_an_attempt(
     _, task = start(attempts=1)
     [child] = await until(lambda: marked(marks, "pid"))
     await end(task)
-    assert not alive(int(child))
+    assert not lives(int(child))
     assert marked(marks, "cleaned") == [""]
     found = row(store)
     assert (found.state, found.owner, found.crashes, found.attempt) == ("queued", None, 0, 1)
@@ -474,7 +468,7 @@ async def test_a_lost_lease_ends_the_child(
         effect.session.execute(
             update(JobRow).values(owner="other", lease_until=store.clock() + timedelta(hours=1))
         )
-    await until(lambda: not alive(int(child)))
+    await until(lambda: not lives(int(child)))
     assert row(store).owner == "other"
 
 
@@ -574,7 +568,7 @@ async def test_an_idle_server_ends_and_the_next_job_starts_another(
     start()
     enqueue(store, tmp_path / "marks", ("uses", "colorsys"), job="1")
     await ended(store, "1")
-    await until(lambda: not alive(heard.results[0]["server"]))
+    await until(lambda: not lives(heard.results[0]["server"]))
     enqueue(store, tmp_path / "marks", ("uses", "colorsys"), job="2")
     await ended(store, "2")
     assert heard.results[0]["server"] != heard.results[1]["server"]
@@ -602,7 +596,7 @@ async def test_killing_the_server_kills_its_jobs_and_they_start_again(
     [child] = await until(lambda: marked(marks, "pid"))
     server = int(Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[1])
     os.kill(server, signal.SIGKILL)
-    await until(lambda: not alive(int(child)))
+    await until(lambda: not lives(int(child)))
     (tmp_path / "go").touch()
     found = await ended(store)
     assert (found.state, found.crashes) == ("done", 1)
@@ -649,9 +643,9 @@ async def test_kinds_of_one_child_share_its_fork_server_and_the_last_ends_it(
     await end(tasks["others"])
     (tmp_path / "go").touch()
     assert (await ended(store, "steps")).state == "done"
-    assert alive(server)
+    assert lives(server)
     await end(tasks["steps"])
-    assert not alive(server)
+    assert not lives(server)
 
 
 SERVICE = """
@@ -680,7 +674,7 @@ async def test_killing_the_service_kills_the_child_and_its_next_life_goes_on(
     try:
         [child] = await until(lambda: marked(marks, "pid"))
         os.kill(service.pid, signal.SIGKILL)
-        await until(lambda: not alive(int(child)))
+        await until(lambda: not lives(int(child)))
     finally:
         service.kill()
         service.wait()

@@ -11,6 +11,7 @@ import pytest
 from penstock.contracts.errors import Conflict
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import build
+from penstock.runtime.marked import lives
 from penstock.testing import lending
 from penstock.testing.wait import until
 from penstock_tuner.pool.port import Ended, Reported, TrialPool
@@ -86,14 +87,6 @@ def ended(pool: TrialPool, *numbers: int) -> dict[int, Ended]:
         assert time.monotonic() < deadline, f"of {numbers} only {sorted(found)} ended in {LIMIT_S} s"
         found |= {told.number: told for told in pool.wait(1.0) if isinstance(told, Ended)}
     return found
-
-
-def lives(pid: int) -> bool:
-    """Tells a process that runs from one that is gone, or a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def parent(pid: int) -> int:
