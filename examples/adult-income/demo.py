@@ -375,15 +375,15 @@ def summary(
     console.print(f"seconds: {stages}; together {sum(demo.seconds.values()):.0f} s")
     console.print("reports: " + ", ".join(str(path) for path in reports))
     bin_ = _in_reach(Path(sys.executable).parent / "penstock")
-    home = f"PENSTOCK_HOME={_in_reach(demo.home)} " if compose else ""
+    where = f"PENSTOCK_ENDPOINT={demo.penstock.settings.endpoint} " if compose else ""
     console.print("\ntry next:")
     if compose:
         console.print("  set -a; . deploy/compose/publisher.env; set +a")
-    console.print(f"  {home}{bin_} status")
-    console.print(f"  {home}{bin_} rejects {PIPELINE}")
-    console.print(f"  {home}{bin_} models {PIPELINE}")
-    console.print(f"  {home}{bin_} predict {PIPELINE} --entity p00042")
-    console.print(f"  {home}{bin_} verify {version_name(PIPELINE, second[1].digest)}")
+    console.print(f"  {where}{bin_} status")
+    console.print(f"  {where}{bin_} rejects {PIPELINE}")
+    console.print(f"  {where}{bin_} models {PIPELINE}")
+    console.print(f"  {where}{bin_} predict {PIPELINE} --entity p00042")
+    console.print(f"  {where}{bin_} verify {version_name(PIPELINE, second[1].digest)}")
     console.print(f"stop with: {'docker compose down' if compose else f'{bin_} down'}")
 
 
