@@ -33,7 +33,7 @@ def modules() -> dict[str, ast.Module]:
 
 @cache
 def nodes() -> dict[str, list[ast.AST]]:
-    """All that stands in each module."""
+    """Lists the syntax nodes of each module, once."""
     return {name: list(ast.walk(module)) for name, module in modules().items()}
 
 

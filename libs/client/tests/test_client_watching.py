@@ -200,7 +200,7 @@ def test_a_report_is_fetched_over_a_restart_and_is_never_half_of_one() -> None:
 
 @pytest.mark.process
 def test_a_stream_ends_that_a_door_refused_which_went_away_then() -> None:
-    """With a retry policy of gRPC's own such a stream never ended, whatever its deadline."""
+    """A stream with a retry policy of gRPC's own never ended, whatever its deadline."""
     told: list[str] = []
     server = grpc.server(ThreadPoolExecutor(8))
     trainer_pb2_grpc.add_TrainerServiceServicer_to_server(Away(), server)

@@ -176,7 +176,7 @@ def test_an_abstained_row_is_not_selected_and_not_counted_right_or_wrong() -> No
 
 
 def test_a_row_without_a_decision_did_not_get_the_other_one() -> None:
-    """Of ten rows in each group five get the decision that is not positive; three of one get none."""
+    """Rate of the other decision: half of ten rows in each group, three of one without any decision."""
     decision = np.repeat([1, 0, 1, 0, -1], [5, 5, 2, 5, 3])
     of = fairness.rates(binary(1 * (decision == 1), decision), np.repeat([0, 1], 10))(np.ones((1, 20)))
     assert of.selection.ravel().tolist() == [0.5, 0.2]
