@@ -18,24 +18,17 @@ from penstock.testing.threads import beside
 from penstock.testing.wait import until
 
 
-class Leader:
-    """A group's leader; `formed` counts how often it gave partitions to another member."""
-
-    def __init__(self) -> None:
-        self.formed = 0
-
-
 @contextmanager
 def leading(
     kafka: KafkaSettings, group: str, topics: Sequence[str], *, leaves_out: str, strategy: str
-) -> Iterator[Leader]:
+) -> Iterator[None]:
     """Leads `group` while inside, and reads nothing. The first time that another member is there it
     does not give out `leaves_out`.
     """
-    leader = Leader()
 
     class LeavesOut(RangePartitionAssignor):  # type: ignore[misc]  # kafka-python has no types
         name = strategy
+        formed = 0  # times that another member was given partitions
 
         @classmethod
         def assign(cls, cluster: Any, members: Any) -> dict[str, Any]:
@@ -46,8 +39,8 @@ def leading(
             ]
             given: dict[str, Any] = super().assign(cluster, others)
             if others:
-                leader.formed += 1
-            if leader.formed == 1:
+                cls.formed += 1
+            if cls.formed == 1:
                 given = {
                     name: _without(assignment, kafka.topic(leaves_out)) for name, assignment in given.items()
                 }
@@ -65,7 +58,7 @@ def leading(
 
     with _polled(consumer):
         until(lambda: consumer._coordinator._generation.member_id, within=30, what=f"{group} has its leader")
-        yield leader
+        yield
 
 
 @contextmanager
