@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -533,3 +534,29 @@ def test_what_the_signed_result_says_beside_its_verdict_is_shown() -> None:
     found = ethics_audit_pb2.Audit(result_json=json.dumps({"notes": ["2nd look at these audit rows: …"]}))
     assert [str(note) for note in notes(found)] == ["2nd look at these audit rows: …"]
     assert [notes(ethics_audit_pb2.Audit(result_json=said)) for said in ("", "{}")] == [[], []], "of before"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize(
+    "asked", [["--help"], ["validate", str(EXAMPLE)], ["validate", str(EXAMPLE), "--json"]]
+)
+def test_an_output_that_cannot_be_written_is_a_sentence(asked: list[str], buffered: str) -> None:
+    command = [sys.executable, "-c", "from penstock.client.cli import main; main()", *asked]
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    said = "standard output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.process
+def test_a_reader_that_has_enough_and_an_output_that_is_closed_are_no_mistakes() -> None:
+    asked = [sys.executable, "-c", "from penstock.client.cli import main; main()", "validate", str(EXAMPLE)]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(asked, stdout=write_end, stderr=subprocess.PIPE, text=True)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, "")
+    done = subprocess.run(["sh", "-c", f"{shlex.join(asked)} >&-"], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -82,6 +83,23 @@ MOST_KINDS = 10
 class Reporting(TyperGroup):
     """Group whose commands end with an error's sentence and exit code instead of a traceback."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Ends with a sentence also where the output itself, an answer or a help, cannot be written."""
+        try:
+            try:
+                return super().main(*args, **options)
+            finally:
+                sys.stdout.flush()  # else Python does it when nobody can say any more what went wrong
+        except OSError as error:
+            if not (why := _against_output()):
+                raise
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # nothing fails once more at the end
+            if error.errno != errno.EPIPE:  # who reads had enough, as `head` does
+                errors.print(f"standard output cannot be written: {why}", style="red")
+            sys.exit(EXIT_FAILED)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -101,6 +119,18 @@ class Reporting(TyperGroup):
             fail(f"{error.filename}: {error.strerror}")
         except KeyboardInterrupt:
             fail("stopped by hand", 130)
+
+
+def _against_output() -> str:
+    """Reason why standard output takes no more, of a full disk for example; "" where it does. An error that
+    names no file may be of anything that was written.
+    """
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def agreed(question: str, *, yes: bool) -> None:
