@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections import Counter
 from contextlib import nullcontext
@@ -17,10 +18,13 @@ from penstock.client.cli import predictions as cli
 from penstock.client.cli.output import EMPTY
 from penstock.client.cli.predictions import _unnamed, steps
 from penstock.client.cli.published import event_id, said
+from penstock.client.connection import Connection
 from penstock.client.events import Published
-from penstock.client.lineage import Lineage
+from penstock.client.lineage import Lineage, Tracing
 from penstock.client.outcomes import Example, Outcome
 from penstock.client.places import Places
+from penstock.client.predictions import Predictions
+from penstock.client.repeats import Changed, changed
 from penstock.contracts.errors import NotFound, PenstockError, Unavailable
 from penstock.contracts.load import read
 from penstock.feature_store.v1 import feature_store_pb2 as features
@@ -48,18 +52,53 @@ targets:
 NUMBERED, OF_ITS_OWN = FILE.replace("$row_content", "$row_number"), FILE.replace("row: $row_content, ", "")
 
 
-def account(text: str, *, records: int = 0, duplicates: int = 0, examples: tuple[Example, ...] = ()) -> str:
+def account(
+    text: str,
+    *,
+    records: int = 0,
+    duplicates: int = 0,
+    examples: tuple[Example, ...] = (),
+    differ: Changed | None = None,
+) -> str:
     rejects = Counter(one.reject["reason"] for one in examples for _ in range(one.count))
     told = Outcome(records + duplicates + rejects.total(), records, duplicates, rejects, 0, examples)
     first = [b"{", {"row": "1f-1", "income": 3}]
     published, young = Published(told.events, 0, 1.0, ()), ages_of((), datetime.now(UTC))
-    return "\n".join(said(published, told, read(text), "events", first, young))
+    return "\n".join(said(published, told, read(text), "events", first, young, differ))
 
 
 def test_a_duplicate_is_said_to_change_nothing() -> None:
     assert "changes nothing, also where it differs" in account(OF_ITS_OWN, records=1, duplicates=9)
     assert "taken for it" in account(FILE, records=9, duplicates=1)
     assert "duplicate " not in account(OF_ITS_OWN, records=9)
+
+
+def test_rows_whose_ids_came_before_with_another_content_are_told() -> None:
+    """Two of four: row 1 was rejected then, of row 4 an older and a newer event have the id."""
+    spec = read(OF_ITS_OWN)
+    values = {"7": (2.0,), "8": (3.0,), "9": (9.0, 4.0)}
+
+    def records(_pipeline: str, _source: str, *, id: str) -> list[features.Record]:  # noqa: A002
+        kept = [features.Value(number=value) for value in values.get(id, ())]
+        return [features.Record(id=id, fields={"income": one, "sex": features.Value()}) for one in kept]
+
+    lake: Any = SimpleNamespace(records=records)
+    rows = [{"row": number, "income": number - 5, "sex": "f"} for number in (6, 7, 8, 9)]
+    rows[1]["income"] = 5
+    rows[2]["income"] = 1
+    differ = changed(lake, spec, "events", rows)
+    assert differ == Changed(2, 4, 2, ("income",))
+    told = account(OF_ITS_OWN, duplicates=4, differ=differ)
+    assert (
+        "2 of the first 4 rows differ from what came before under their `row`, as row 2 in `income`" in told
+    )
+    assert changed(lake, read(FILE), "events", rows) is None, "publishing makes the ids of the content"
+
+    def away(*_: object, **__: object) -> None:
+        raise Unavailable("the feature store is away")
+
+    lake.records = away
+    assert changed(lake, spec, "events", rows) is None
 
 
 @pytest.mark.parametrize(("records", "warned"), [(1, True), (0, False), (9, False)])
@@ -131,6 +170,26 @@ def test_rejects_of_one_reason_are_told_by_field() -> None:
     ]
 
 
+def test_two_faults_of_one_field_are_told_apart() -> None:
+    """A day that does not exist, and one that lies ahead of the clock; in what is no JSON, each place is."""
+    places = Places()
+    for row in range(1, 5):
+        places.add(0, row, row)
+    faults = [("bad_timestamp", "at", "`at` is no time"), ("bad_timestamp", "at", "`at` lies ahead")]
+    faults += [("not_json", None, "line 1 column 3"), ("not_json", None, "line 1 column 4")]
+    found = [
+        {"reason": reason, "field": field, "detail": detail, "value": None, "partition": 0, "offset": offset}
+        for offset, (reason, field, detail) in enumerate(faults, 1)
+    ]
+    events: Any = SimpleNamespace(rejects=lambda *_: [("events", one) for one in found])
+    examples = outcomes._examples(events, "loans", "events", Published(4, 0, 1.0, (), places))
+    assert account(FILE, examples=examples).splitlines()[2:5] == [
+        "  2 not_json: line 1 column 3 (row 3)",
+        "  1 bad_timestamp: `at` is no time (row 1)",
+        "  1 bad_timestamp: `at` lies ahead (row 2)",
+    ]
+
+
 def test_names_that_nobody_declared_are_one_kind_and_other_kinds_are_ten_at_most() -> None:
     def reject(reason: str, field: str, offset: int) -> Any:
         said = {"reason": reason, "field": field, "value": None, "detail": f"`{field}`"}
@@ -199,21 +258,72 @@ RECORD: Any = {
 }
 
 
-def test_a_trace_shows_what_was_asked_and_answered_while_the_event_behind_it_is_there() -> None:
+def test_a_trace_shows_what_was_asked_and_answered() -> None:
     run = trainer.Run(run_id="01R", reason="manual")
     kept = Lineage(prediction=RECORD, events=(features.Record(id="e7", entity="a1"),), run=run)
-    assert steps(kept)[1:4] == [
+    assert steps(kept)[:4] == [
+        "prediction p1  2026-11-30T12:00:00Z  bad  over grpc",
         f"  inputs: income 2500, job {EMPTY}",
         "  probabilities: 0.2500, 0.7500",
         "  warning: `job` is missing, which no training row was",
     ]
-    told = steps(Lineage(prediction=RECORD, run=run))
-    assert "an event of source people behind them is no more, erased or older than" in told[1]
-    said = "\n".join(told)
-    assert not [shown for shown in ("2500", "0.75", "bad", "e7", "missing") if shown in said]
-    assert "run 01R" in said
-    by_fields = {name: value for name, value in RECORD.items() if name != "events"}
-    assert "inputs: income 2500" in steps(Lineage(prediction=by_fields, run=run))[1]  # type: ignore[arg-type]
+
+
+class _Lake:
+    """A feature store that holds these events of `people`, and knows no other source."""
+
+    def __init__(self, *ids: str) -> None:
+        self._ids = ids
+
+    def records(self, _pipeline: str, source: str, *, id: str) -> list[features.Record]:  # noqa: A002
+        if source != "people":
+            raise NotFound(f"no source {source}")
+        return [features.Record(id=id, entity="a1")] if id in self._ids else []
+
+
+OF_TWO = RECORD | {"events": {"people": "e7", "past": "e3"}, "intervals": [[0.1, 0.2]], "confidence": [0.5]}
+
+
+@pytest.mark.parametrize(
+    ("record", "lake", "gone"),
+    [
+        (RECORD, _Lake("e7"), ""),
+        (RECORD | {"events": None}, _Lake(), ""),  # asked by its fields
+        (RECORD, _Lake(), "people"),
+        (OF_TWO, _Lake("e7"), "past"),
+        (OF_TWO, _Lake(), "people, past"),
+    ],
+)
+def test_who_is_erased_stands_in_no_form_of_a_prediction(
+    record: Any,
+    lake: Any,
+    gone: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = record | {"pipeline": "loans", "digest": "sha256:3f9c", "generation": 1, "milliseconds": 1.5}
+    record |= {"traceparent": None}
+    message = SimpleNamespace(value=lambda: json.dumps(record).encode(), key=lambda: b"p1")
+    topic: Any = SimpleNamespace(read=lambda _: iter([message]))
+    pipelines = SimpleNamespace(list=lambda: [SimpleNamespace(name="loans")])
+    platform: Any = SimpleNamespace(features=lake, events=topic, pipelines=pipelines)
+    tracing = Tracing(platform)
+    platform.lineage, platform.predictions = tracing, Predictions(Connection("127.0.0.1:1"), topic, lake)
+    run = trainer.Run(run_id="01R", reason="manual")
+    monkeypatch.setattr(tracing, "_of_version", lambda _: Lineage(run=run))
+    monkeypatch.setattr(cli, "Penstock", lambda: nullcontext(platform))
+    forms = [json.dumps(tracing.prediction("p1"))]
+    for as_json in (False, True):
+        for verb, asked in ((cli.trace, "f386fce6-9df8-4754-b2fc-c0829fcf9368"), (cli.predictions, "loans")):
+            message.key = asked.encode
+            verb(asked, as_json_=as_json)
+            forms.append(capsys.readouterr().out)
+    for form in forms:
+        told = [said for said in ("2500", "0.75", "bad", "e3", "missing", "0.1, 0.2") if said in form]
+        assert bool(told) == (not gone), form
+    for form in (forms[0], forms[1], forms[3], forms[4]):
+        why = f"an event of source {gone} behind it is no more, erased or older than"
+        assert (why in form) == bool(gone), form
 
 
 @pytest.mark.parametrize(("more", "shown"), [({}, False), ({"confidence": [0.4]}, True)])

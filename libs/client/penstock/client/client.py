@@ -44,7 +44,7 @@ class Penstock:
         self.studies = Studies(self._connection)
         self.models = Models(self._connection)
         self.audits = Audits(self._connection)
-        self.predictions = Predictions(self._connection, self.events)
+        self.predictions = Predictions(self._connection, self.events, self.features)
         self.dead_letters = DeadLetters(self.settings.operator, self.events)
         self.sites = Sites(self._connection)
         self.status = Status(self._connection)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import orjson
 
+from penstock.client.records import behind, shown
 from penstock.contracts.dataplane import Prediction
 from penstock.contracts.errors import Invalid, NotFound
 from penstock.contracts.events import ModelVersion
@@ -64,7 +66,11 @@ class Tracing:
         )
 
     def prediction(self, identity: str) -> Prediction:
-        """The record of one prediction. Raises NotFound."""
+        """The record of one prediction, without inputs and answer of who is erased. Raises NotFound."""
+        found = self._record(identity)
+        return shown(found, behind(found, self._penstock.features))
+
+    def _record(self, identity: str) -> Prediction:
         for pipeline in self._penstock.pipelines.list():
             for message in self._penstock.events.read(predictions_topic(pipeline.name)):
                 value = message.value()
@@ -77,20 +83,19 @@ class Tracing:
         )
 
     def _of_prediction(self, identity: str) -> Lineage:
-        prediction = self.prediction(identity)
+        prediction = self._record(identity)
         pipeline, digest = prediction["pipeline"], prediction["digest"]
         if digest is None:
             raise NotFound(
                 f"prediction `{identity}` was not answered by a version",
                 remedy=f"Its status is {prediction['status']}",
             )
-        behind = prediction.get("events") or {}
-        events = [
-            record
-            for source, event in behind.items()
-            for record in self._penstock.features.records(pipeline, source, id=event)
-        ]
-        return replace(self._of_version(f"{pipeline}@{digest}"), prediction=prediction, events=tuple(events))
+        found = behind(prediction, self._penstock.features)
+        return replace(
+            self._of_version(f"{pipeline}@{digest}"),
+            prediction=shown(prediction, found),
+            events=tuple(itertools.chain.from_iterable(found.values())),
+        )
 
     def _of_version(self, version: str) -> Lineage:
         found = self._penstock.models.get(version)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from operator import itemgetter
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from penstock.client.connection import Connection
 from penstock.client.events import Events
+from penstock.client.features import Features
+from penstock.client.records import behind, shown
 from penstock.contracts.dataplane import Prediction
 from penstock.contracts.errors import Invalid
 from penstock.contracts.topics import predictions_topic
@@ -22,9 +26,10 @@ _RECORD: Final = TypeAdapter(Prediction)
 class Predictions:
     """`penstock.predictions`: answers, and who gives them."""
 
-    def __init__(self, connection: Connection, events: Events) -> None:
+    def __init__(self, connection: Connection, events: Events, features: Features) -> None:
         self._connection = connection
         self._events = events
+        self._features = features
         self._stub = inference_pb2_grpc.InferenceServiceStub(connection.channel)
 
     def by_entity(self, pipeline: str, entity: str, *, timeout: float = 10.0) -> inference.PredictResponse:
@@ -48,10 +53,15 @@ class Predictions:
             self._stub.Predict, inference.PredictRequest(pipeline=pipeline, fields=given), timeout=timeout
         )
 
-    def recorded(self, pipeline: str, *, for_labelling: bool = False) -> Iterator[Prediction]:
-        """All records that Kafka still holds, by partition; with `for_labelling` those that a person is
-        to label (`edge.label_below`). What is none is left out. Raises NotFound, Unavailable, Refused.
+    def recorded(self, pipeline: str, *, for_labelling: bool = False, limit: int = 20) -> list[Prediction]:
+        """The newest records that Kafka still holds; with `for_labelling` those that a person is to label
+        (`edge.label_below`). What is none is left out, and inputs and answers of who is erased. Raises
+        NotFound, Unavailable, Refused.
         """
+        newest = heapq.nlargest(limit, self._kept(pipeline, for_labelling), key=itemgetter("time"))
+        return [shown(one, behind(one, self._features)) for one in newest]
+
+    def _kept(self, pipeline: str, for_labelling: bool) -> Iterator[Prediction]:
         for message in self._events.read(predictions_topic(pipeline)):
             with suppress(ValidationError):
                 found = _RECORD.validate_json(message.value() or b"")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from operator import itemgetter
 from typing import Annotated
 
 import typer
@@ -154,11 +152,10 @@ def predictions(
 ) -> None:
     """Newest recorded predictions of a pipeline.
 
-    With --json each whole, with what was asked.
+    With --json each whole, with what was asked, unless the person behind it is erased.
     """
     with Penstock() as penstock:
-        found = penstock.predictions.recorded(pipeline, for_labelling=for_labelling)
-        newest = heapq.nlargest(limit, found, key=itemgetter("time"))
+        newest = penstock.predictions.recorded(pipeline, for_labelling=for_labelling, limit=limit)
     columns = ["prediction", "time", "site", "decision", "confidence"]
     cells = [_row(one) for one in newest]
     if not any("confidence" in one for one in newest):  # of a site's records alone
@@ -228,20 +225,12 @@ def steps(found: Lineage) -> list[str]:
 
 
 def _of_prediction(found: Lineage, p: Prediction) -> Iterator[str]:
-    known = {event.id for event in found.events}
-    gone = [source for source, event in (p.get("events") or {}).items() if event not in known]
-    if gone:  # who is erased is read out to nobody who did not ask for the record itself
-        yield f"prediction {p['id']}  {p['time']}  over {p['protocol']}"
-        yield (
-            f"  inputs and answer are left out: an event of source {', '.join(gone)} behind them is no more,"
-            " erased or older than the source's `retention`. --json has the record as Kafka keeps it, for"
-            " `serving.record_retention`"
-        )
-        return
-    yield f"prediction {p['id']}  {p['time']}  {(p['decisions'] or ['?'])[0]}  over {p['protocol']}"
+    yield "  ".join(
+        ["prediction " + p["id"], p["time"], *(p["decisions"] or [])[:1], "over " + p["protocol"]]
+    )
     for line in _asked_and_answered(p):
         yield f"  {line}"
-    if found.model and (threshold := found.model.metrics.get("threshold")) is not None:
+    if p["decisions"] and found.model and (threshold := found.model.metrics.get("threshold")) is not None:
         yield f"  decides for the positive class from {threshold:.4f} on"
 
 
@@ -262,7 +251,7 @@ def _asked_and_answered(record: Prediction) -> Iterator[str]:
         if answers:
             yield f"{name}: {_first(answers)}"
     if record["undecoded"]:
-        yield f"not kept: {record['undecoded']}"
+        yield f"not shown: {record['undecoded']}"
     yield from _warned(record.get("warnings") or ())
 
 
