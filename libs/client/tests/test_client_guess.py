@@ -13,6 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from penstock.client.checks import compared
+from penstock.client.files import rows as rows_of
 from penstock.client.guess import names
 from penstock.client.guess.decide import Answers
 from penstock.client.guess.infer import First, first
@@ -617,3 +619,42 @@ def test_what_a_comment_says_can_be_written(tmp_path: Path) -> None:
     assert pipeline.split is not None
     assert pipeline.sources["events"].missing == ("Unknown",)
     assert pipeline.field("events.area").values == ("east", "north", "south")
+
+
+@pytest.mark.parametrize("named", ["", "Unnamed: 0", "index", "rownames"])
+@pytest.mark.parametrize("case", ["case_no", ""])
+def test_a_rows_place_in_its_file_names_no_case(tmp_path: Path, named: str, case: str) -> None:
+    """As pandas writes it with its index, which begins anew in the next file; `case`: there is an id."""
+    path, draw = tmp_path / "stops.csv", random.Random(3)
+    rows = [f"{n},{n * 7919 % 100_003 + 100},{draw.choice('ab')},{draw.choice('ny')}" for n in range(60)]
+    path.write_text("\n".join([f"{named},{case or 'size'},kind,released", *rows]) + "\n")
+    found = first(read_table(path))
+    source = read(found.text).sources["events"]
+    assert (source.id, source.columns.get("row")) == ((case, None) if case else ("row", "$row_content"))
+    place = next(one for one in found.guess.fields if one.column.name == named)
+    assert "as the index of the table that was written" in place.left_out
+    published = list(rows_of(path, source))
+    assert not list(compared(published, source, read(found.text).key)), "and the file fits"
+    assert {place.name: 1}.items() <= published[1].items()
+
+
+def test_an_id_that_counts_the_rows_is_asked_about(tmp_path: Path) -> None:
+    path = tmp_path / "stops.csv"
+    path.write_text("case_id,kind,released\n" + "".join(f"{n},{'abc'[n % 3]},{n % 2}\n" for n in range(60)))
+    table = read_table(path)
+    assert (
+        "id: case_id  # names the event: a repeat of it is dropped. It counts rows: does" in first(table).text
+    )
+    of_content = read(first(table, Answers(id="")).text).sources["events"]
+    assert of_content.columns[of_content.id] == "$row_content"
+    path.write_text(
+        "case_id,kind,released\n" + "".join(f"{n * n},{'abc'[n % 3]},{n % 2}\n" for n in range(60))
+    )
+    assert "It counts rows" not in file_of(path)
+
+
+def test_the_page_names_an_id_as_the_file_does(tmp_path: Path) -> None:
+    path = tmp_path / "stops.csv"
+    path.write_text(",kind,released\n" + "".join(f"c-{n * n},{'abc'[n % 3]},{n % 2}\n" for n in range(60)))
+    page = report(first(read_table(path)))
+    assert "A row is named by <strong>column_1</strong>, is about <strong>column_1</strong>" in page

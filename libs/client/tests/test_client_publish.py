@@ -41,6 +41,10 @@ def refused(path: Path, **change: object) -> str:
             "id,at,age,Job title,income\n1,2026-01-31T00:00:00Z,3,x,5\n",
             "column `income`: the source declares no",
         ),
+        (
+            ",id,at,age\n0,1,2026-01-31T00:00:00Z,3\n",
+            "the column without a name: the source declares no such field",
+        ),
         ("id,at,age,job_title\n1,2026-01-31T00:00:00Z,3,x\n", "did you mean `Job title`?"),
         (
             "id,at,aeg\n1,2026-01-31T00:00:00Z,3\n",

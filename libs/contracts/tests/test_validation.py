@@ -338,3 +338,11 @@ def test_a_mark_of_missing_is_missing_in_every_type_of_field() -> None:
     required = zoned(None, ("NA",)).check(json.dumps(GOOD | {"income": "NA"}).encode())
     assert isinstance(required, Rejected)
     assert required.reason == "missing_field"
+
+
+def test_a_day_that_does_not_exist_is_said_to_be_none() -> None:
+    for zone, timestamp in (("Europe/Vienna", "1997-02-30"), ("", "2026-01-31T25:00:00Z")):
+        rules = zoned(zone) if zone else RULES
+        refused = rules.check(json.dumps(GOOD | {"submitted_at": timestamp}).encode())
+        assert isinstance(refused, Rejected)
+        assert "there is no such day or hour" in refused.detail

@@ -44,18 +44,18 @@ def compared(rows: Sequence[Row], source: Source, key: str) -> Iterator[Misfit]:
     named = {name: column for column, name in columns.items()}
     known = {source.id, key, source.timestamp, *source.fields}
     for name in sorted(everywhere - known):
-        near = nearest(name, [*columns, *known])
+        near = nearest(name, dict.fromkeys(filter(None, [*columns, *known])))
         if "did you mean" not in near:
             near += (
                 ". Declare it, since what `features` does not name is no input, or take it out of the file"
             )
-        yield Misfit(f"column `{name}`: the source declares no such field{near}")
+        yield Misfit(f"{_called(name)}: the source declares no such field{near}")
     needed = {key: "names its entity", source.id: "names the event", source.timestamp: "is its time"}
     needed |= {name: "is required" for name, field in source.fields.items() if field.required}
     for name, why in needed.items():
         if name not in here:
             yield Misfit(
-                f"column `{named.get(name, name)}` is missing, which {why}{nearest(name, here - known)}"
+                f"{_called(named.get(name, name))} is missing, which {why}{nearest(name, here - known)}"
             )
     times = [row[source.timestamp] for row in rows if row.get(source.timestamp) is not None]
     if times and not source.timezone and all(map(zoneless, times)):
@@ -70,6 +70,10 @@ def compared(rows: Sequence[Row], source: Source, key: str) -> Iterator[Misfit]:
             " as 2026-01-31 where `timezone` is declared, or seconds since 1970"
         )
     yield from _wrong_types(rows, source)
+
+
+def _called(column: str) -> str:
+    return f"column `{column}`" if column else "the column without a name"
 
 
 def lacking(path: Path, rows: Sequence[Row], pipeline: Pipeline, source: str) -> dict[str, str]:
@@ -90,7 +94,7 @@ def lacking(path: Path, rows: Sequence[Row], pipeline: Pipeline, source: str) ->
         if (why := read.get(f"{source}.{name}")) and name not in here
     }
     return {
-        column: f"column `{column}` is not in the file: it is {why}, and each row would lack it"
+        column: f"{_called(column)} is not in the file: it is {why}, and each row would lack it"
         for column, why in absent.items()
     }
 

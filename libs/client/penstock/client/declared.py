@@ -61,7 +61,7 @@ def columns_of(source: Source, key: str) -> dict[str, str]:
     """
     names = dict.fromkeys([source.id, key, source.timestamp])
     found = {source.columns.get(name, name): name for name in names}
-    found |= {field.column or name: name for name, field in source.fields.items()}
+    found |= {field.column_of(name): name for name, field in source.fields.items()}
     return {column: name for column, name in found.items() if column not in (*ROW_IDS, PUBLISHING_TIME)}
 
 
@@ -75,7 +75,7 @@ def _readers(source: Source, textual: bool) -> dict[str, tuple[str, Reader | Non
     if source.timestamp not in source.fields:
         readers[source.columns.get(source.timestamp, source.timestamp)] = (source.timestamp, moment)
     for name, field in source.fields.items():
-        readers[field.column or name] = (name, as_declared[field.type])
+        readers[field.column_of(name)] = (name, as_declared[field.type])
     return readers
 
 

@@ -12,13 +12,15 @@ from penstock.contracts.dataplane import LATEST, RejectReason
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.validation import Rejected, Rules
 
-Rule = tuple[RejectReason, str | None]
-"""Reason of a reject and the field of the source that it is about."""
+Rule = tuple[RejectReason, str | None, str]
+"""Reason of a reject, the field of the source that it is about, and the sentence on it."""
 
 
-def rule(reason: RejectReason, field: str | None) -> Rule:
-    """Rule that a reject broke. Names that no source declares are as many as a file likes, and one rule."""
-    return reason, None if reason == "unknown_field" else field
+def rule(reason: RejectReason, field: str | None, detail: str) -> Rule:
+    """Rule that a reject broke. Names that no source declares, and places in what is no JSON, are as many
+    as a file likes, and one rule.
+    """
+    return (reason, field, detail) if field and reason != "unknown_field" else (reason, None, "")
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Judged:
             told = self._rules.check(event, self._latest)
             if not isinstance(told, Rejected):
                 yield row
-            elif kind := self._kinds.get(broken := rule(told.reason, told.field)):
+            elif kind := self._kinds.get(broken := rule(told.reason, told.field, told.detail)):
                 kind.count += 1
             else:
                 self._kinds[broken] = Kind(self.rows, told)

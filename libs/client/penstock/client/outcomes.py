@@ -120,7 +120,7 @@ def _examples(events: Events, pipeline: str, source: str, published: Published) 
             row = published.places.row(reject["partition"], reject["offset"])
             if not row:
                 continue
-            broken = rule(reject["reason"], reject["field"])
+            broken = rule(reject["reason"], reject["field"], reject["detail"])
             known = found.get(broken, Example(row, reject, 0))
             first = Example(row, reject) if row < known.row else known
             found[broken] = replace(first, count=known.count + 1)

@@ -182,6 +182,8 @@ class Rules:
             remedy = _TIME_REMEDIES.get(type(value), "write RFC 3339, or seconds since 1970")
             if not self._zone and zoneless(value):
                 remedy = "it names no zone; declare the source's `timezone`, as in UTC, or write an offset"
+            elif type(value) is str and (zoneless(value) or _RFC_3339.fullmatch(value)):
+                remedy = "it is written as one, but there is no such day or hour"
             raise _Broken(
                 "bad_timestamp", f"`{name}` is no time: {remedy}", name, self._showable(name, value)
             ) from None

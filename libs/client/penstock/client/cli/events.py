@@ -23,6 +23,7 @@ from penstock.client.declared import Row
 from penstock.client.events import Published
 from penstock.client.files import rows
 from penstock.client.outcomes import Outcome, outcome, so_far, waiting
+from penstock.client.repeats import changed
 from penstock.client.site import Site
 from penstock.contracts.errors import DeadlineExceeded, Invalid, Unavailable
 from penstock.contracts.pipeline import Pipeline
@@ -44,7 +45,8 @@ def publish(
 ) -> None:
     """Publish a file's rows as events.
 
-    Says what ingest made of them. Ends with 1 where it rejected all, or more than --max-rejects.
+    Says what ingest made of them. Ends with 1 where it rejected all, or more than --max-rejects, or
+    dropped all as repeats though they differ from what came before.
     """
     if site:
         _publish_at(site, pipeline, source, file, encoding, max_rejects, as_json_)
@@ -66,9 +68,11 @@ def publish(
             checks.complete(file, whole, spec, source, without or ())
             sent = ages.of(sent, declared.timestamp)
         published, told = _sent(penstock, spec.pipeline, source, file.name, sent, quiet=as_json_)
-    lines = said(published, told, spec, source, first, ages)
-    show(document(published, told, ages), *lines, as_json=as_json_)
-    if told.rejected > max_rejects * max(1, told.records + told.duplicates + told.rejected):
+        differ = changed(penstock.features, spec, source, first) if told.duplicates else None
+    lines = said(published, told, spec, source, first, ages, differ)
+    show(document(published, told, ages, differ), *lines, as_json=as_json_)
+    too_many = told.rejected > max_rejects * max(1, told.records + told.duplicates + told.rejected)
+    if too_many or (differ and not told.records):
         raise typer.Exit(EXIT_FAILED)
 
 

@@ -155,14 +155,16 @@ def _asked(found: First) -> Answers:
         ("id", "Column that names a row?", guess.id, "row content"),
         ("timestamp", "Column that says when?", guess.timestamp, "time of publishing"),
     ):
+        if key == "id" and column and column.numbers_rows:
+            question += f" (this one counts this file's: if the next one begins anew, {otherwise})"
         told = _ask(question, column.field if column else otherwise, [otherwise, *names])
-        if told in names:
-            answers = replace(answers, id=told) if key == "id" else replace(answers, timestamp=told)
+        named = told if told in names else ""
+        answers = replace(answers, id=named) if key == "id" else replace(answers, timestamp=named)
     guessed = ", ".join(one.name for one in guess.fields if one.protected) or "none"
     told = _ask("Columns that are protected, for the audit alone?", guessed, ["none", *fields], several=True)
     if told != guessed:
-        named = () if told == "none" else tuple(name.strip() for name in told.split(","))
-        answers = replace(answers, protected=named)
+        marked = () if told == "none" else tuple(name.strip() for name in told.split(","))
+        answers = replace(answers, protected=marked)
     kept = [one.name for one in guess.fields if one.left_out and one.column.present and _keep(one)]
     return replace(answers, kept=tuple(kept))
 

@@ -11,6 +11,7 @@ from penstock.client.cli.output import MOST_KINDS
 from penstock.client.declared import Row
 from penstock.client.events import Published
 from penstock.client.outcomes import Example, Outcome
+from penstock.client.repeats import Changed
 from penstock.contracts.dataplane import Reject, read_json
 from penstock.contracts.pipeline import Pipeline, Source
 from penstock.contracts.pipeline.sources import ROW_CONTENT, ROW_IDS
@@ -18,7 +19,7 @@ from penstock.contracts.pipeline.sources import ROW_CONTENT, ROW_IDS
 _SHOWN = 40  # characters of a value
 
 
-def document(published: Published, told: Outcome, ages: Ages) -> dict[str, object]:
+def document(published: Published, told: Outcome, ages: Ages, differ: Changed | None) -> dict[str, object]:
     """Builds what `--json` prints."""
     return {
         "events": published.events,
@@ -28,6 +29,7 @@ def document(published: Published, told: Outcome, ages: Ages) -> dict[str, objec
         "duplicates": told.duplicates,
         "rejects": told.rejects,
         "older_than_max_age": ages.older,
+        "differ_from_before": differ,
         "examples": [{"row": one.row, "count": one.count, **one.reject} for one in told.examples],
     }
 
@@ -39,6 +41,7 @@ def said(
     source: str,
     first: Sequence[Row | bytes],
     ages: Ages,
+    differ: Changed | None,
 ) -> Iterator[str]:
     """Says it for a person. `first`: some rows from the file's beginning."""
     rate = published.events / max(published.seconds, 1e-9)
@@ -56,6 +59,8 @@ def said(
     if told.rejected:
         yield f"all of them: penstock rejects {spec.pipeline}"
     yield from _duplicates(told, spec, spec.sources[source])
+    if differ:
+        yield from _dropped(differ, spec.sources[source].id)
     yield from advice(ages, spec, source)
     made = spec.sources[source].columns.get(spec.key) in ROW_IDS
     taken = told.records + told.duplicates and all(one.row > 1 for one in told.examples)
@@ -81,6 +86,18 @@ def event_id(reject: Reject, source: Source | None) -> str:
         if isinstance(event, dict) and isinstance(identity := event.get(source.id), str | int):
             return str(identity)[:_SHOWN]
     return ""
+
+
+def _dropped(differ: Changed, identity: str) -> Iterator[str]:
+    names = ", ".join(f"`{name}`" for name in differ.fields[:MOST_KINDS])
+    yield (
+        f"warning: {differ.rows} of the first {differ.of} rows differ from what came before under their"
+        f" `{identity}`, as row {differ.first} in {names}: they are dropped"
+    )
+    yield (
+        f"  where `{identity}` only counts the rows of a file, let `id` be a column that names the case, or"
+        f" `columns: {{{identity}: {ROW_CONTENT}}}`"
+    )
 
 
 def _duplicates(told: Outcome, spec: Pipeline, source: Source) -> Iterator[str]:

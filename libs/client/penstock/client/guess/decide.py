@@ -9,7 +9,7 @@ from statistics import fmean, pvariance
 
 from penstock.client.declared import text_of
 from penstock.client.guess import names, outcomes
-from penstock.client.guess.fields import Field, field_of, is_of_ids
+from penstock.client.guess.fields import Field, field_of, is_an_index, is_of_ids
 from penstock.client.guess.kinds import is_time
 from penstock.client.guess.table import Column, Table
 from penstock.client.guess.targets import Target, target_of
@@ -26,7 +26,9 @@ _FEWEST_TOLD = 2  # columns: one alone may be the same thing in other words
 
 @dataclass(frozen=True)
 class Answers:
-    """Decisions of a person, which come before any guess; columns by the names of their fields."""
+    """Decisions of a person, which come before any guess; columns by the names of their fields, of an id
+    or a timestamp "" for none.
+    """
 
     target: str | None = None
     positive: str | None = None
@@ -80,9 +82,9 @@ def decide(table: Table, answers: Answers) -> Guess:
     where no column can be a target.
     """
     columns = {column.field: column for column in table.columns}
-    timestamp = _chosen(columns, answers.timestamp) or _timestamp(table.columns)
+    timestamp = _chosen(columns, answers.timestamp, _timestamp(table.columns))
     rest = [column for column in table.columns if column is not timestamp]
-    identity = _chosen(columns, answers.id) or _identity(rest)
+    identity = _chosen(columns, answers.id, _identity(rest))
     entity = identity or None
     repeated = None if identity and not identity.unique else _entity(rest, identity)
     if repeated:
@@ -114,8 +116,8 @@ def doubted(guess: Guess, found: Mapping[str, str]) -> Guess:
     return replace(guess, fields=tuple(replace(one, doubt=found.get(one.name, "")) for one in guess.fields))
 
 
-def _chosen(columns: Mapping[str, Column], name: str | None) -> Column | None:
-    return columns.get(name) if name else None
+def _chosen(columns: Mapping[str, Column], name: str | None, guessed: Column | None) -> Column | None:
+    return guessed if name is None else columns.get(name)
 
 
 def _timestamp(columns: Iterable[Column]) -> Column | None:
@@ -128,7 +130,11 @@ def _timestamp(columns: Iterable[Column]) -> Column | None:
 
 def _identity(columns: list[Column]) -> Column | None:
     """The column that names a row: unique, and named so, of ids, or counting."""
-    able = [column for column in columns if column.unique and (column.numbers is None or column.whole)]
+    able = [
+        column
+        for column in columns
+        if column.unique and (column.numbers is None or column.whole) and not is_an_index(column)
+    ]
     for column in able:
         if names.names_a_row(column.name) or column.name == "":
             return column

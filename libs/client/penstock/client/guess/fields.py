@@ -14,7 +14,7 @@ _MANY = 20
 """Rows from which a value that each has of its own says something."""
 _ELDERLY, _OLDEST = 120, 150.0
 """Years up to which a number called an age is one of a person, and years that nobody reaches."""
-_AN_INDEX = re.compile(r"(?:Unnamed: \d+)?")
+_AN_INDEX = re.compile(r"(?:unnamed: \d+|index|row[._]?names?)?", re.IGNORECASE)
 """Name that a table's index gets in a CSV that was written with it."""
 _NEARLY = 0.99
 """Share of different values from which an index is one, though some rows stand in the file twice."""
@@ -89,17 +89,21 @@ def _useless(column: Column, kind: Kind) -> str:
     if kind.type == "time":
         return kind.unread or "a time is no input; publish what it means, as days since"
     many = len(column.values) > _MANY
+    if is_an_index(column):
+        return "it numbers the rows, as the index of the table that was written"
     if column.unique and many and (names.names_a_row(column.name) or is_of_ids(column)):
         return "it names a row: each has its own"
     if column.unique and many and column.counts_up:
         return "it counts the rows"
-    if (
-        _AN_INDEX.fullmatch(column.name)
-        and column.whole
-        and len(column.counts) >= _NEARLY * len(column.values)
-    ):
-        return "it numbers the rows, as the index of the table that was written"
     return ""
+
+
+def is_an_index(column: Column) -> bool:
+    """Tells whether a column holds a row's place in the table that was written, by its name or for want of
+    one: of another file, the same number is another row.
+    """
+    named = _AN_INDEX.fullmatch(column.name)
+    return bool(named) and column.whole and len(column.counts) >= _NEARLY * len(column.values)
 
 
 def is_of_ids(column: Column) -> bool:

@@ -60,7 +60,7 @@ def report(found: First) -> str:
 
 
 def _named(column: Column | None, otherwise: str) -> str:
-    return f"<strong>{escape(column.name)}</strong>" if column else otherwise
+    return f"<strong>{escape(column.field)}</strong>" if column else otherwise
 
 
 def _fields(heading: str, fields: list[Field]) -> Iterator[str]:

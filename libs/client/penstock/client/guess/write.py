@@ -75,7 +75,7 @@ def _key(column: Column | None) -> str:
 def _source(guess: Guess, *, training: bool) -> Iterator[str]:
     table, timestamp = guess.table, guess.timestamp
     yield from ("sources:", "  events:", "    entity: entity")
-    yield f"    id: {_key(guess.id)}  # names the event: a repeat of it is dropped"
+    yield f"    id: {_key(guess.id)}  # names the event: a repeat of it is dropped{_begins_anew(guess.id)}"
     yield f"    timestamp: {timestamp.field if timestamp else _PUBLISHED}"
     if guess.zoneless:
         yield "    timezone: UTC  # the times name no zone; is it this one?"
@@ -88,6 +88,13 @@ def _source(guess: Guess, *, training: bool) -> Iterator[str]:
     yield "    fields:"
     for one in guess.fields:
         yield f"      {_quoted(one.name)}: {_declared(one, guess, training=training)}"
+
+
+def _begins_anew(column: Column | None) -> str:
+    """Question of a person on an id that counts the rows of a file; empty for another."""
+    if column is None or not (column.numbers_rows or column.counts_up):
+        return ""
+    return ". It counts rows: does the next file begin anew? Then answer `row content` where `init` asks"
 
 
 def _columns(guess: Guess) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -38,10 +38,10 @@ class SourceField(Model):
 
     type: Literal["number", "category", "text", "boolean"]
     column: str | None = Field(
-        default=None, alias="from", min_length=1, max_length=1000, exclude_if=lambda said: said is None
+        default=None, alias="from", max_length=1000, exclude_if=lambda said: said is None
     )
-    """Column of a published file that holds it, where that has another name. Events carry the
-    field's own name.
+    """Column of a published file that holds it, where that has another name, or "" where it has none.
+    Events carry the field's own name.
     """
     unit: str | None = None
     """Unit of the number, in words of your own: every value is taken to be in it, so a
@@ -59,6 +59,10 @@ class SourceField(Model):
     """Travels for auditing; no model input unless a feature names it."""
     max_length: int = Field(default=10_000, ge=1, le=1_000_000)
     """Characters, text and categories."""
+
+    def column_of(self, name: str) -> str:
+        """Column of a published file that holds the field of this name."""
+        return name if self.column is None else self.column
 
 
 class Json(Model):

@@ -86,7 +86,7 @@ def _columns(pipeline: Pipeline, at: Path, source: Source) -> Iterator[Problem]:
         )
     first: dict[str, str] = {}
     for name, field in source.fields.items():
-        column = field.column or name
+        column = field.column_of(name)
         if column in first:
             yield Problem((*at, "fields", name), f"`{first[column]}` is read from the column `{column}`, too")
         first.setdefault(column, name)
