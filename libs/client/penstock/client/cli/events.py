@@ -15,7 +15,7 @@ from rich.console import RenderableType
 
 from penstock.client import checks
 from penstock.client.ages import Ages
-from penstock.client.cli.output import EXIT_FAILED, MAX_REJECTS, AsJson, progress, show, table
+from penstock.client.cli.output import EXIT_FAILED, MAX_REJECTS, AsJson, interrupted, progress, show, table
 from penstock.client.cli.published import document, event_id, said
 from penstock.client.cli.sites import rejects_table
 from penstock.client.client import Penstock
@@ -81,7 +81,11 @@ def _sent(
 ) -> tuple[Published, Outcome]:
     """Sends a file's rows and waits until ingest has read them."""
     before = so_far(penstock.events, pipeline, source)
-    with progress(disable=quiet) as bar:
+    sent = (
+        "stopped by hand: what was sent until then stays, and ingest reads it. To publish the file again is"
+        " safe: those rows are duplicates then"
+    )
+    with interrupted(sent), progress(disable=quiet) as bar:
         task = bar.add_task(f"publish {name}", total=None, note="")
         published = penstock.events.publish(
             pipeline, source, found, progress=lambda count: bar.update(task, completed=count)

@@ -20,6 +20,7 @@ from penstock.client.cli.output import (
     console,
     errors,
     fail,
+    interrupted,
     progress,
     show,
     state_of,
@@ -50,13 +51,14 @@ def until_served_or_refused(
     """Shows the run, its audit and what became of its version; a program is given the run's study, too.
     Ends the command unless it is served.
     """
-    run = _followed(penstock, run, quiet=as_json)
-    unless_completed(run, as_json=as_json)
-    version, audited = _decided(penstock, run)
-    promoted = version.state == registry.Version.STATE_PROMOTED
-    if not as_json:
-        _show_decision(version, audited)
-    against = _until_served(penstock, version) if promoted else "refused by the evidence"
+    with interrupted(goes_on(run)):
+        run = _followed(penstock, run, quiet=as_json)
+        unless_completed(run, as_json=as_json)
+        version, audited = _decided(penstock, run)
+        promoted = version.state == registry.Version.STATE_PROMOTED
+        if not as_json:
+            _show_decision(version, audited)
+        against = _until_served(penstock, version) if promoted else "refused by the evidence"
     served = Text(f"not served: {against}", style="yellow") if against else Text("served", style="green")
     outcome = {"run": run, "version": version, "audit": audited, "served": not against}
     outcome |= {"study": study} if study else {}
@@ -65,19 +67,28 @@ def until_served_or_refused(
         raise typer.Exit(EXIT_FAILED if promoted else EXIT_REFUSED)
 
 
+def goes_on(run: trainer.Run) -> str:
+    """Sentence on a run that nobody waits for any more."""
+    return (
+        f"no longer waiting: run {run.run_id} goes on, and its version is served if the evidence allows it."
+        f" See it: penstock runs {run.pipeline} --watch. End it: penstock cancel {run.run_id}"
+    )
+
+
 def until_promoted_and_served(penstock: Penstock, approved: str, *, quiet: bool) -> None:
     """Shows what becomes of a version that a person has approved. Ends the command where it is refused
     all the same; a promotion that takes longer than SERVED_WITHIN_S goes on.
     """
-    version = _promoted(penstock, approved)
-    if version is None:
-        against = "its promotion is under way; see penstock models, then penstock status"
-    elif version.state == registry.Version.STATE_REFUSED:
-        fail(f"refused: {'; '.join(version.because)}", EXIT_REFUSED)
-    else:
-        if not quiet:
-            _show_promotion(version)
-        against = _until_served(penstock, version)
+    with interrupted("no longer waiting: the decision stands. See: penstock models, then penstock status"):
+        version = _promoted(penstock, approved)
+        if version is None:
+            against = "its promotion is under way; see penstock models, then penstock status"
+        elif version.state == registry.Version.STATE_REFUSED:
+            fail(f"refused: {'; '.join(version.because)}", EXIT_REFUSED)
+        else:
+            if not quiet:
+                _show_promotion(version)
+            against = _until_served(penstock, version)
     if against:
         fail(f"not served: {against}")
     if not quiet:

@@ -97,6 +97,7 @@ for verb in (
     calls(training.train),
     calls(training.import_),
     calls(training.runs),
+    calls(training.cancel),
     calls(tuning.tune),
     calls(costs.costs),
     calls(models.models),

@@ -74,6 +74,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REFUSED = 3
+EXIT_INTERRUPTED = 130
 MAX_REJECTS = 0.05
 """Share of a file's rows that may be rejected, unless somebody says otherwise."""
 MOST_KINDS = 10
@@ -118,7 +119,7 @@ class Reporting(TyperGroup):
                 raise
             fail(f"{error.filename}: {error.strerror}")
         except KeyboardInterrupt:
-            fail("stopped by hand", 130)
+            fail("stopped by hand", EXIT_INTERRUPTED)
 
 
 def _against_output() -> str:
@@ -152,6 +153,15 @@ def counted(number: int, word: str) -> str:
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     errors.print(message, style="red")
     raise typer.Exit(code)
+
+
+@contextmanager
+def interrupted(said: str) -> Iterator[None]:
+    """Ends the command upon Ctrl-C with what goes on all the same, and how to look at it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail(said, EXIT_INTERRUPTED)
 
 
 def show(value: Any, *said: RenderableType, as_json: bool) -> None:

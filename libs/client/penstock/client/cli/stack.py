@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, get_args
 
 import typer
 from rich.text import Text
 
-from penstock.client.cli.output import AsJson, console, show, table
+from penstock.client import studies
+from penstock.client.cli.output import AsJson, console, interrupted, show, table
 from penstock.client.client import Penstock
+from penstock.client.runs import ENDED
 from penstock.client.settings import ClientSettings
-from penstock.contracts.errors import Invalid, NotFound
+from penstock.contracts.errors import Invalid, NotFound, PenstockError
 
 Role = Literal["registry", "audit", "trainer", "feature_store"]
 
@@ -33,7 +37,9 @@ def up(
 
     Kafka, Triton, Envoy and the services.
     """
-    found = _embedded().up(ClientSettings().home, progress=None if as_json_ else show_program())
+    stack, home = _embedded(), ClientSettings().home
+    with interrupted("no longer waiting: what was started goes on. See `penstock status`, `penstock down`"):
+        found = stack.up(home, progress=None if as_json_ else show_program())
     show(
         found.file,
         f"up: {found.endpoint} (gRPC and HTTP), Kafka at {found.file.kafka}",
@@ -48,9 +54,16 @@ def down(as_json_: AsJson = False) -> None:
 
     In PENSTOCK_HOME, for the next `up`.
     """
-    home = ClientSettings().home
-    _embedded().down(home)
-    show({"home": str(home)}, f"down; data stays in {home}", as_json=as_json_)
+    home, stack = ClientSettings().home, _embedded()
+    cut_short = _under_way(stack, home)
+    with interrupted("stopped by hand: some of it may still be up. See `penstock status`, `penstock down`"):
+        stack.down(home)
+    show(
+        {"home": str(home), "interrupted": cut_short},
+        *(f"{one} goes on with the next `up`, from where it was last kept" for one in cut_short),
+        f"down; data stays in {home}",
+        as_json=as_json_,
+    )
 
 
 def status(as_json_: AsJson = False) -> None:
@@ -127,6 +140,24 @@ def keys_rotate(
         *(f"{name} signs with {keyid} from now on; the old key is {fate}" for name, keyid in made.items()),
         as_json=as_json_,
     )
+
+
+def _under_way(stack: ModuleType, home: Path) -> list[str]:
+    """Runs and studies that have not ended, as `run 01J… of loans`, where all that tell of them are up."""
+    programs = stack.status(home, ("envoy", "trainer", "tuner"))
+    if not programs or any(program.state != "ready" for program in programs):
+        return []
+    with (
+        suppress(PenstockError),
+        Penstock(ClientSettings(endpoint=stack.StackFile.read(home).endpoint)) as up,
+    ):
+        running = [f"run {one.run_id} of {one.pipeline}" for one in up.runs.list() if one.state not in ENDED]
+        return running + [
+            f"study {one.study_id} of {one.pipeline}"
+            for one in up.studies.list()
+            if one.state not in studies.ENDED
+        ]
+    return []
 
 
 def _place(address: str | None) -> str | None:

@@ -26,6 +26,7 @@ from penstock.client.outcomes import waiting
 from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
 from penstock.trainer.v1 import trainer_pb2 as trainer
+from penstock.tuner.v1 import tuner_pb2 as tuner
 
 PACES = 3  # newest runs whose pace is told
 
@@ -55,6 +56,29 @@ def train(
         else:
             watch_it = f"Watch it: penstock runs {pipeline} --watch"
             show(run, f"run {run.run_id} requested. {watch_it}", as_json=as_json_)
+
+
+def cancel(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="Of a run or a study that is under way.")],
+    as_json_: AsJson = False,
+) -> None:
+    """End a training run or a tuning study where it is.
+
+    What a study has tried is kept. A run that has ended already has its version: `penstock models`.
+    """
+    with Penstock() as penstock:
+        found = _canceled(penstock, identity, getpass.getuser())
+    show(found, f"{identity} is canceled", as_json=as_json_)
+
+
+def _canceled(penstock: Penstock, identity: str, by: str) -> trainer.Run | tuner.Study:
+    with suppress(NotFound):
+        return penstock.runs.cancel(identity, by=by)
+    with suppress(NotFound):
+        return penstock.studies.cancel(identity, by=by)
+    raise NotFound(
+        f"neither a run nor a study is `{identity}`", remedy="See penstock runs, penstock study list"
+    )
 
 
 def refuse_nothing(penstock: Penstock, pipeline: str) -> None:

@@ -18,7 +18,18 @@ from rich.live import Live
 from penstock.client.cli.costs import FIGURES, NO_FIGURES, figures
 from penstock.client.cli.following import attempts, until_ended, until_served_or_refused, waiting_for
 from penstock.client.cli.leaderboard import head, leaderboard, sentences, why
-from penstock.client.cli.output import AsJson, console, fail, show, state_of, table, write_page, writing
+from penstock.client.cli.output import (
+    EXIT_INTERRUPTED,
+    AsJson,
+    console,
+    fail,
+    interrupted,
+    show,
+    state_of,
+    table,
+    write_page,
+    writing,
+)
 from penstock.client.cli.study_report.page import render
 from penstock.client.cli.training import refuse_nothing
 from penstock.client.client import Penstock
@@ -31,7 +42,6 @@ from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.tuner.v1 import tuner_pb2 as tuner
 
 RUN_WITHIN_S = 60.0  # from a study's end until the trainer has heard of its run
-STOPPED = 130  # exit code after Ctrl-C
 
 Trials = Annotated[int, typer.Option("--trials", min=0, help="How many values to try, your own among them.")]
 Time = Annotated[str, typer.Option("--time", help="How long: 10m, 2h.")]
@@ -162,7 +172,7 @@ def _until_the_end(
     except KeyboardInterrupt:
         found = penstock.studies.cancel(begun.study_id, by=getpass.getuser())
         show(found, leaderboard(found, short=True), *sentences(found), as_json=as_json)
-        raise typer.Exit(STOPPED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     if found.state != tuner.Study.STATE_COMPLETED:
         show(found, leaderboard(found), *sentences(found), as_json=as_json)
         fail(f"study {found.study_id} {state_of(found)}: {why(found)}")
@@ -193,9 +203,10 @@ def _followed(penstock: Penstock, begun: tuner.Study, *, quiet: bool) -> tuner.S
 
 def _requested(penstock: Penstock, run_id: str) -> trainer.Run:
     """The run, once the trainer has heard of it."""
-    for _ in attempts(RUN_WITHIN_S, every=0.25):
-        with suppress(NotFound, Unavailable):
-            return penstock.runs.get(run_id)
+    with interrupted(f"no longer waiting: run {run_id} goes on. See it: penstock runs"):
+        for _ in attempts(RUN_WITHIN_S, every=0.25):
+            with suppress(NotFound, Unavailable):
+                return penstock.runs.get(run_id)
     raise Unavailable(
         f"the trainer has not heard of run {run_id} within {RUN_WITHIN_S:.0f} s",
         remedy="It goes on: see penstock status, then penstock runs",

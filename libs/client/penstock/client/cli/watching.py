@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.client.cli.following import unless_completed, until_ended, waiting_for
-from penstock.client.cli.output import console, show, state_of
+from penstock.client.cli.following import goes_on, unless_completed, until_ended, waiting_for
+from penstock.client.cli.output import console, interrupted, show, state_of
 from penstock.client.client import Penstock
 from penstock.client.runs import ENDED
 from penstock.contracts.digests import short_digest
@@ -15,16 +15,17 @@ def watched(penstock: Penstock, run: trainer.Run, *, as_json: bool) -> None:
     command unless it completed.
     """
     told, state, run_id = 0, None, run.run_id
-    for run in until_ended(penstock.runs.watch, run_id, ENDED):
-        if as_json:
-            continue
-        if run.state != state and run.state not in ENDED:
-            state = run.state
-            waits = "" if run.epochs else waiting_for(penstock)
-            console.print(f"run {run.run_id} of {run.pipeline}: {state_of(run)}{waits}")
-        for epoch in run.epochs[told:]:
-            console.print(epoch_line(epoch, run.epochs_planned))
-        told = len(run.epochs)
+    with interrupted(goes_on(run)):
+        for run in until_ended(penstock.runs.watch, run_id, ENDED):
+            if as_json:
+                continue
+            if run.state != state and run.state not in ENDED:
+                state = run.state
+                waits = "" if run.epochs else waiting_for(penstock)
+                console.print(f"run {run.run_id} of {run.pipeline}: {state_of(run)}{waits}")
+            for epoch in run.epochs[told:]:
+                console.print(epoch_line(epoch, run.epochs_planned))
+            told = len(run.epochs)
     said = f"completed: version {short_digest(run.digest)}; {pace(run.pace)}".removesuffix("; ")
     unless_completed(run, as_json=as_json)
     show(run, said, as_json=as_json)
