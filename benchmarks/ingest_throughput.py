@@ -40,6 +40,7 @@ from penstock.runtime.kafka.messages import (
 )
 from penstock.runtime.kafka.streams import Processor, TransactionalStream
 from penstock.runtime.settings import KafkaSettings
+from penstock.testing.threads import beside
 from penstock_ingest.history import CHECKPOINT_EVERY, History, Restored, headers
 from penstock_ingest.intake import Intake
 from penstock_ingest.profile import Profiler
@@ -154,15 +155,9 @@ def through_kafka(kafka: KafkaSettings, work: Processor, count: int) -> float:
     counting = Counting(work, count)
     stream = TransactionalStream(kafka, group=f"bench-{uuid.uuid4().hex}", replica="0")
     stream.add(topic, counting)
-    stop = threading.Event()
-    thread = threading.Thread(target=stream.run, args=(stop,))
-    thread.start()
-    try:
+    with beside(stream.run):
         if not counting.done.wait(WITHIN_S):
             raise SystemExit(f"not done within {WITHIN_S:.0f} s")
-    finally:
-        stop.set()
-        thread.join()
     return count / (counting.ended - counting.began)
 
 

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -37,6 +38,7 @@ from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.runtime import rpc
 from penstock.testing.broker import free_ports
+from penstock.testing.threads import beside
 from penstock_feature_store import names
 from penstock_feature_store.lake.batches import conform, source_schema
 from penstock_feature_store.online.repository import apply
@@ -125,12 +127,8 @@ async def serve(folder: Path, port: int, echo_port: int) -> None:
         await one.start()
     print(json.dumps({str(count): read_s(reader, count) for count in COUNTS}), flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-    stop = threading.Event()
-    thread = threading.Thread(target=write, args=(writer, stop))
-    thread.start()
-    await asyncio.to_thread(sys.stdin.readline)
-    stop.set()
-    await asyncio.to_thread(thread.join)
+    with beside(partial(write, writer)):
+        await asyncio.to_thread(sys.stdin.readline)
 
 
 def read_s(store: OnlineStore, count: int) -> float:

@@ -26,6 +26,7 @@ from penstock.client import ClientSettings, Penstock
 from penstock.client.studies import ENDED
 from penstock.stack.stack import Stack
 from penstock.testing.journey import Journey
+from penstock.testing.threads import beside
 from penstock.testing.wait import until
 from penstock.tuner.v1 import tuner_pb2 as tuner
 
@@ -47,18 +48,13 @@ class Memory:
         def held() -> int:
             return sum(map(pss, (pid, *descendants(pid))))
 
-        def look() -> None:
+        def look(over: threading.Event) -> None:
             while not over.wait(0.5):
                 self.most = max(self.most, held() - before)
 
-        before, over = held(), threading.Event()
-        watch = threading.Thread(target=look)
-        watch.start()
-        try:
+        before = held()
+        with beside(look):
             yield
-        finally:
-            over.set()
-            watch.join()
 
 
 def with_looks(text: str) -> str:

@@ -28,6 +28,7 @@ from penstock.contracts.load import read_data
 from penstock.contracts.overrides import overridden
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.planning import planned
+from penstock.testing.threads import beside
 from penstock_tuner.driver import Driver
 from penstock_tuner.pool.processes import ProcessPool
 from penstock_tuner.trials.workbench import Workbench
@@ -55,9 +56,10 @@ class Took:
 def timed(run: Callable[[Callable[[], None]], None]) -> Took:
     """`run` calls what it is given whenever a trial ends."""
     ends: list[float] = []
-    most, over = [0], threading.Event()
+    most = 0
 
-    def look() -> None:
+    def look(over: threading.Event) -> None:
+        nonlocal most
         while not over.wait(0.3):
             held = 0
             for child in psutil.Process().children(recursive=True):
@@ -65,17 +67,12 @@ def timed(run: Callable[[Callable[[], None]], None]) -> Took:
                     held += child.memory_full_info().pss
                 except psutil.Error:  # it has just ended
                     continue
-            most[0] = max(most[0], held)
+            most = max(most, held)
 
-    watch = threading.Thread(target=look)
-    watch.start()
-    began, before = time.monotonic(), _children_s()
-    try:
+    with beside(look):
+        began, before = time.monotonic(), _children_s()
         run(lambda: ends.append(time.monotonic()))
-    finally:
-        over.set()
-        watch.join()
-    return Took(ends[0] - began, ends[-1] - ends[0], _children_s() - before, most[0])
+    return Took(ends[0] - began, ends[-1] - ends[0], _children_s() - before, most)
 
 
 def _children_s() -> float:

@@ -69,7 +69,7 @@ def test_who_waits_for_sites_to_erase_somebody_hears_which_have_not(monkeypatch:
     assert waited.exit_code == 1
     assert "to be erased at branch-1, when" in waited.output
     monkeypatch.setattr("penstock.client.cli.erasure.ERASED_WITHIN_S", 60)
-    monkeypatch.setattr("penstock.client.cli.erasure.time.sleep", lambda _: None)
+    monkeypatch.setattr("penstock.client.cli.following.time.sleep", lambda _: None)
     done = runner.invoke(app, [*asked, "--wait"])
     assert done.exit_code == 0
     assert "to be erased" not in done.output

@@ -15,9 +15,10 @@ from penstock.contracts.errors import DeadlineExceeded, PenstockError, Unavailab
 
 Response = TypeVar("Response")
 
+_PAUSES_S = (0.1, 0.2, 0.4, 0.8)  # between the attempts of a call
 _RETRY = {
-    "maxAttempts": 5,
-    "initialBackoff": "0.1s",
+    "maxAttempts": len(_PAUSES_S) + 1,
+    "initialBackoff": f"{_PAUSES_S[0]}s",
     "maxBackoff": "2s",
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
@@ -36,7 +37,6 @@ _STREAMS = (
     ("penstock.trainer.v1.TrainerService", "WatchRun"),
     ("penstock.tuner.v1.TunerService", "WatchStudy"),
 )
-_PAUSES = (0.1, 0.2, 0.4, 0.8)  # those of _RETRY, for `fetch`
 _SERVICE_CONFIG = {
     "methodConfig": [
         {"name": [{}], "retryPolicy": _RETRY},
@@ -90,7 +90,7 @@ class Connection:
         """One streaming call that changes nothing: asked for again, five times in all as a call is, while
         none of it has come. Raises as `stream` does.
         """
-        for pause in (*_PAUSES, None):
+        for pause in (*_PAUSES_S, None):
             begun = False
             try:
                 for message in self.stream(method, request):

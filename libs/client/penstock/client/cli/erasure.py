@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -10,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from penstock.client.cli.following import attempts
 from penstock.client.cli.output import EXIT_FAILED, AsJson, agreed, counted, show
 from penstock.client.client import Penstock
 from penstock.contracts.errors import DeadlineExceeded, Unavailable
@@ -43,9 +43,9 @@ def erase(
         erased = _erased(penstock, pipeline, entity, at_sites)
         topics = _kept(penstock, pipeline)
         left = penstock.sites.waiting(at_sites)
-        deadline = time.monotonic() + ERASED_WITHIN_S
-        while wait and left and time.monotonic() < deadline:
-            time.sleep(1)  # polls; each site asks the hub by itself
+        for _ in attempts(ERASED_WITHIN_S, every=1):  # each site asks the hub by itself
+            if not (wait and left):
+                break
             left = penstock.sites.waiting(at_sites)
     was_there = bool(erased.lake_rows or erased.training_set_rows or erased.online)
     show(
