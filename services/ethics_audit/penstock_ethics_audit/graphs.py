@@ -24,7 +24,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from penstock.contracts.errors import Invalid, Refused
-from penstock.packages.confined import MEMORY, confine, wants_too_much
+from penstock.packages.confined import confine, wants_too_much
 from penstock.packages.format import Package
 from penstock.runtime.forking import tie_to
 from penstock.runtime.jobs.policy import how_it_died
@@ -66,14 +66,13 @@ def load(model: Path) -> Graph:
 class ConfinedGraph:
     """A graph in a confined process, which ends with the context or with the first bound that it breaks."""
 
-    def __init__(self, model: bytes, seconds: float, memory: int = MEMORY) -> None:
-        """`seconds` for an answer; `memory` in bytes."""
+    def __init__(self, model: bytes, seconds: float) -> None:
+        """`seconds` for an answer."""
         self._model = np.frombuffer(model, np.uint8)
         self._seconds = seconds
-        self._memory = memory
 
     def __enter__(self) -> ConfinedGraph:
-        command = [sys.executable, "-m", "penstock_ethics_audit.graphs", str(os.getpid()), str(self._memory)]
+        command = [sys.executable, "-m", "penstock_ethics_audit.graphs", str(os.getpid())]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             assert self._process.stdout
@@ -178,7 +177,7 @@ def main() -> None:
     tie_to(int(sys.argv[1]))
     print(flush=True)
     arrays = _read(sys.stdin.buffer)
-    confine(ALL_S, int(sys.argv[2]))
+    confine(ALL_S)
     session: Any = None
     with contextlib.suppress(EOFError):
         while True:

@@ -34,11 +34,9 @@ _log = logging.getLogger("penstock.librdkafka")
 _log.addFilter(lambda record: not record.getMessage().startswith("FAIL"))
 
 
-def member(
-    kafka: KafkaSettings, group: str, *, ends: bool, on_error: Callable[[KafkaError], None]
-) -> Consumer:
-    """A consumer that can subscribe in `group`, Kafka's name of it. `ends`: the end of each
-    partition is told. `on_error` is called while the consumer is polled.
+def member(kafka: KafkaSettings, group: str, on_error: Callable[[KafkaError], None]) -> Consumer:
+    """A consumer that can subscribe in `group`, Kafka's name of it, and is told the end of each
+    partition. `on_error` is called while the consumer is polled.
 
     The classic protocol with the range assignor and no static membership: a member that left is
     replaced at once, one that was killed after the session timeout.
@@ -52,7 +50,7 @@ def member(
         partition_assignment_strategy="range",
         session_timeout_ms=SESSION_MS,
         heartbeat_interval_ms=SESSION_MS // 3,
-        enable_partition_eof=ends,
+        enable_partition_eof=True,
         topic_metadata_refresh_interval_ms=10_000,
         allow_auto_create_topics=False,
     )

@@ -51,10 +51,9 @@ class Member(ABC):
         *,
         batch: int,
         linger_s: float,
-        ends: bool,
     ) -> None:
         """`batch`: the most messages gathered at once; `linger_s`: seconds between two batches that are
-        not full; `ends`: the ends of partitions are told.
+        not full.
         """
         self._kafka = kafka
         self._group = group
@@ -64,7 +63,6 @@ class Member(ABC):
         self._linger_s = linger_s
         self._gathered_at = -linger_s  # when the last messages were complete
         self._worked_s = 0.0  # that these took
-        self._ends = ends
         self._lock = threading.Lock()
         self._topics: frozenset[str] = frozenset()  # made anew under the lock, read without
         self._removed: frozenset[str] = frozenset()  # since the member's thread looked last
@@ -119,7 +117,7 @@ class Member(ABC):
         self._missed_ends = False
         self._changed.set()
         name = self._kafka.topic(self._group)
-        self._client = member(self._kafka, name, ends=self._ends, on_error=self._on_error)
+        self._client = member(self._kafka, name, self._on_error)
         try:
             handle = self._begin()
             while not stop.is_set():
@@ -147,7 +145,7 @@ class Member(ABC):
         if self._failure is not None:
             raise self._failure
         if self._rebalanced:
-            self._missed_ends = self._ends
+            self._missed_ends = True
         elif not raw and self._missed_ends:
             self._ask_for_ends()
         if not raw:

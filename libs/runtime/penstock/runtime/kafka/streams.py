@@ -75,7 +75,7 @@ class TransactionalStream(Member):
         """`batch`: the most messages in one transaction; `linger_s`: seconds between two that are not
         full.
         """
-        super().__init__(kafka, group, readiness, batch=batch, linger_s=linger_s, ends=True)
+        super().__init__(kafka, group, readiness, batch=batch, linger_s=linger_s)
         self._transactional_id = kafka.topic(f"{group}-{replica}")
         self._processors: dict[str, Processor] = {}
         self._letters = DeadLetters(kafka, group)
@@ -226,7 +226,7 @@ class PositionedStream(Member):
         """`batch`: the most messages in one call of `write`; `linger_s`: seconds between two
         calls for a partition that are not full.
         """
-        super().__init__(kafka, group, readiness, batch=batch, linger_s=linger_s, ends=True)
+        super().__init__(kafka, group, readiness, batch=batch, linger_s=linger_s)
         self._sink = sink
         self._reached: dict[Partition, int] = {}
 
