@@ -117,6 +117,21 @@ def _alike(rows: Rows, ours: dict[str, float], decided: Floats) -> None:
     _within_range(ours, of.task)
 
 
+@pytest.mark.parametrize("noise", [-7e-8, 0.0, 7e-8])
+def test_an_end_that_is_rounded_covers_what_it_is_meant_to(noise: float) -> None:
+    """Counts, two in five of them 0, and a lower end that is meant to be 0."""
+    y = np.tile([0.0, 0.0, 1.0, 4.0, 12.0], 40)
+    of = np.arange(len(y))
+
+    def covered(lower: float, upper: float) -> float:
+        ends = np.tile([lower, upper], (len(y), 1))
+        found = Rows(Scores("regression", y, of, values=y, intervals=ends), np.ones(len(y))).found()
+        return found["coverage"]
+
+    assert covered(noise, 4 + noise) == 0.8
+    assert (covered(1e-4, 4), covered(0, 4 - 1e-4)) == (0.4, 0.6)
+
+
 def _within_range(ours: dict[str, float], task: Task) -> None:
     for name, value in ours.items():
         low, high = MEASURES[name].range

@@ -178,8 +178,8 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "coverage",
             "Coverage",
-            "the share of true values that lie within the interval; as much as the quantiles are apart is"
-            " meant",
+            "the share of true values that lie within the interval, its ends as exact as 32-bit floats; as"
+            " much as the quantiles are apart is meant",
             NUMBERS,
             higher_is_better=True,
             range=(0, 1),
