@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from importlib import metadata
 from typing import Any
@@ -32,6 +32,7 @@ class StatusServicer(status_pb2_grpc.StatusServiceServicer):
         self._readiness = readiness
         self._started_at = started_at
         self.readers: list[Callable[[], Facts]] = []
+        self._told: dict[int, Facts] = {}
         self._reading: asyncio.Task[None] | None = None
 
     async def GetStatus(  # noqa: N802  gRPC's name
@@ -45,7 +46,7 @@ class StatusServicer(status_pb2_grpc.StatusServiceServicer):
                 status_pb2.Waiting(thing=wait.thing, why=wait.why, since=rpc.timestamp(wait.since))
                 for wait in self._readiness.waiting
             ],
-            facts=(*self._readiness.facts, *put_aside.said()),
+            facts=(*self._readiness.facts, *self._facts(), *put_aside.said()),
             started_at=rpc.timestamp(self._started_at),
             version=metadata.version("penstock-runtime"),
         )
@@ -58,10 +59,15 @@ class StatusServicer(status_pb2_grpc.StatusServiceServicer):
                 self._reading = asyncio.create_task(asyncio.to_thread(self._read_all))
             await asyncio.wait([self._reading], timeout=READ_WITHIN_S)
 
+    def _facts(self) -> Collection[str]:
+        found: dict[str, str] = {}
+        for told in list(self._told.values()):
+            found |= told
+        return found.values()
+
     def _read_all(self) -> None:
-        for read in self.readers:
+        for number, read in enumerate(self.readers):
             try:
-                for key, text in read().items():
-                    self._readiness.fact(key, text)
+                self._told[number] = read()  # as a whole: what it tells no more, a deleted pipeline's, goes
             except Exception as error:
                 log.info("facts_not_read", why=f"{type(error).__name__}: {error}")
