@@ -190,6 +190,14 @@ def test_a_decision_against_the_likelier_class_says_from_where_on_it_is_taken(
     assert done.output.startswith("Yes   (No 0.5777, Yes 0.4223")
 
 
+def test_a_number_is_said_once_and_never_as_minus_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = inference.PredictResponse(value=2.6509, interval={"lower": -1e-6, "upper": 9.5951})
+    asked = SimpleNamespace(by_fields=lambda *_: answer)
+    monkeypatch.setattr("penstock.client.client.Predictions", lambda *_: asked)
+    done = runner.invoke(app, ["predict", "claims", "--input", '{"age": 40}'])
+    assert done.output.splitlines()[0] == "2.6509, 0.0000 to 9.5951"
+
+
 class _Topic:
     """A topic of predictions, as `Events.read` gives it."""
 

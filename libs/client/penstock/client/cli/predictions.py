@@ -47,13 +47,13 @@ def predict(
             )
         except NotFound as error:
             raise _unserved(penstock, pipeline) or _unnamed(penstock, pipeline, error) from error
-    said = _probable(found.probabilities) or f"{found.value:.4f}"
+    said = _probable(found.probabilities) or f"{found.value:z.4f}"
     if found.HasField("interval"):
-        said += f", {found.interval.lower:.4f} to {found.interval.upper:.4f}"
+        said += f", {found.interval.lower:z.4f} to {found.interval.upper:z.4f}"
     said = "; ".join([said, *_edges(found)])
     show(
         found,
-        f"{found.decision or said}   ({said})",
+        f"{found.decision}   ({said})" if found.decision else said,
         *_warned(found.warnings),
         f"by {version_name(pipeline, found.digest)}, generation {found.generation}."
         f"   Where from: penstock trace {found.prediction}",
@@ -260,7 +260,7 @@ def _first(values: Sequence[object]) -> str:
         case None:
             return EMPTY
         case [*numbers]:
-            return ", ".join(f"{number:.4f}" for number in numbers)
+            return ", ".join(f"{number:z.4f}" for number in numbers)
         case float() as number:
             return f"{number:g}"
         case value:
