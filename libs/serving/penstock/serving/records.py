@@ -31,8 +31,8 @@ def fill_inputs(prediction: Prediction, request: InferMessage, layout: Layout) -
             values = _values(tensor.values)
             by_column = [[value] for value in values] if rows == 1 else _columns(values, columns)
             inputs.update(zip(fields, by_column, strict=True))
-            for field in layout.booleans.intersection(fields):
-                inputs[field] = [value == "true" if value in _BOOLEANS else value for value in inputs[field]]
+        for field in layout.booleans.intersection(inputs):
+            inputs[field] = [value == "true" if value in _BOOLEANS else value for value in inputs[field]]
         prediction["inputs"] = inputs
     except (Undecodable, TypeError, ValueError, OverflowError) as error:
         prediction["undecoded"] = f"request: {error}"

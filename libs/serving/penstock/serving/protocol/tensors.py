@@ -7,12 +7,14 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
+
+from penstock.serving.protocol.forms import Form, Forms
 
 Scalar = float | int | str | bool
 Numbers = Sequence[Sequence[float | None]]  # rows of the tensor `numbers`; None is missing
@@ -59,8 +61,7 @@ class Grown(Undecodable):
     """Body that is larger than is taken when it is decompressed."""
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """Tensor as plain values, row by row."""
 
     shape: tuple[int, ...]
@@ -80,14 +81,13 @@ class Tensor:
         return self.shape[0]
 
 
-@dataclass(frozen=True)
-class InferMessage:
+class InferMessage(NamedTuple):
     """Request or response of an inference."""
 
     model: str
     version: str
     tensors: dict[str, Tensor]
-    parameters: Mapping[str, str] = field(default_factory=dict)  # texts of a request over gRPC
+    parameters: Mapping[str, str] = MappingProxyType({})  # texts of a request over gRPC
 
 
 # -- gRPC ------------------------------------------------------------------------------------------
@@ -108,29 +108,24 @@ def unframe(body: bytes, encoding: str | None, *, most: int = MAX_DECODED_BYTES)
 
 def grpc_request(message: bytes) -> InferMessage:
     """Reads a ModelInferRequest. Raises Undecodable."""
+    if known := _REQUESTS.known(message):
+        return _of_form(*known)
     return grpc_request_of(_parsed(service_pb2.ModelInferRequest, message))
 
 
 def grpc_request_of(request: service_pb2.ModelInferRequest) -> InferMessage:
-    return InferMessage(
-        request.model_name,
-        request.model_version,
-        _grpc_tensors(request.inputs, request.raw_input_contents),
-        {name: parameter.string_param for name, parameter in request.parameters.items()},
-    )
+    return _message(_form_of_request(request), request.inputs, request.raw_input_contents)
 
 
 def grpc_response(message: bytes) -> InferMessage:
     """Reads a ModelInferResponse. Raises Undecodable."""
+    if known := _RESPONSES.known(message):
+        return _of_form(*known)
     return grpc_response_of(_parsed(service_pb2.ModelInferResponse, message))
 
 
 def grpc_response_of(response: service_pb2.ModelInferResponse) -> InferMessage:
-    return InferMessage(
-        response.model_name,
-        response.model_version,
-        _grpc_tensors(response.outputs, response.raw_output_contents),
-    )
+    return _message(_form_of_response(response), response.outputs, response.raw_output_contents)
 
 
 def grpc_names(head: bytes) -> tuple[str, str]:
@@ -155,16 +150,38 @@ def _parsed(kind: Any, data: bytes) -> Any:
         raise Undecodable("the message is no protobuf of its kind") from error
 
 
-def _grpc_tensors(described: Sequence[Any], raw: Sequence[bytes]) -> dict[str, Tensor]:
-    if raw and len(raw) != len(described):
-        raise Undecodable(f"{len(described)} tensors, but {len(raw)} raw contents")
-    if not raw:
-        return {tensor.name: Tensor(tuple(tensor.shape), _typed(tensor)) for tensor in described}
-    found = {}
-    for tensor, data in zip(described, raw, strict=True):
-        name = tensor.name
-        found[name] = Tensor(tuple(tensor.shape), from_bytes(tensor.datatype, data, name))
-    return found
+def _form_of_request(request: Any) -> Form:
+    texts = {name: parameter.string_param for name, parameter in request.parameters.items()}
+    return Form(request.model_name, request.model_version, _described(request.inputs), texts)
+
+
+def _form_of_response(response: Any) -> Form:
+    return Form(response.model_name, response.model_version, _described(response.outputs), {})
+
+
+def _described(tensors: Sequence[Any]) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    return tuple((tensor.name, tuple(tensor.shape), tensor.datatype) for tensor in tensors)
+
+
+_REQUESTS: Final = Forms(service_pb2.ModelInferRequest, "raw_input_contents", _form_of_request)
+_RESPONSES: Final = Forms(service_pb2.ModelInferResponse, "raw_output_contents", _form_of_response)
+
+
+def _message(form: Form, described: Sequence[Any], raw: Sequence[bytes]) -> InferMessage:
+    if raw:
+        return _of_form(form, raw)
+    typed = {tensor.name: Tensor(tuple(tensor.shape), _typed(tensor)) for tensor in described}
+    return InferMessage(form.model, form.version, typed, form.parameters)
+
+
+def _of_form(form: Form, raw: Sequence[bytes]) -> InferMessage:
+    if len(raw) != len(form.tensors):
+        raise Undecodable(f"{len(form.tensors)} tensors, but {len(raw)} raw contents")
+    tensors = {
+        name: Tensor(shape, from_bytes(datatype, data, name))
+        for (name, shape, datatype), data in zip(form.tensors, raw, strict=True)
+    }
+    return InferMessage(form.model, form.version, tensors, form.parameters)
 
 
 def _typed(tensor: Any) -> list[Scalar]:
