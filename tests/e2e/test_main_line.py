@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,33 @@ def test_four_ways_to_ask_give_one_answer(served: Served) -> None:
     assert max(answers) - min(answers) <= 1e-6
     assert by_entity.decision == by_fields.decision
     assert by_entity.digest == served.version.digest
+
+
+def test_the_page_on_asking_is_followed_word_by_word(
+    served: Served, stack: StackUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "asking.md"
+    monkeypatch.setenv("PENSTOCK_HOME", str(stack.home))
+    event = served.events[7]
+    rows = [model_fields(served, one) for one in served.events[7:10]]
+    told: dict[str, Any] = {"row": rows[0], "entity": str(event["person_id"])}
+    programs = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(programs) == 2
+    for program in programs:
+        exec(program.replace('PIPELINE = "loans"', f'PIPELINE = "{PIPELINE}"'), told)
+    by_http, prediction = told["over_http"](rows)
+    by_grpc = told["over_grpc"](rows)
+    assert prediction
+    assert np.abs(by_grpc["probabilities"].ravel() - by_http["probabilities"]).max() <= 1e-6
+    assert [one.decode() for one in by_grpc["decision"].ravel()] == by_http["decision"]
+    answers = [by_http["probabilities"][1], told["by_names"].probabilities["true"]]
+    answers.append(told["by_entity"].probabilities["true"])
+    assert max(answers) - min(answers) <= 1e-6
+    columns = json.loads(run_penstock(stack, "predict", PIPELINE, "--columns", "--json").stdout)
+    assert columns["numbers"] == list(told["columns"].numbers)
+    assert {*columns["numbers"], *columns["strings"]} == {*rows[0]}
+    shown = run_penstock(stack, "predict", PIPELINE, "--columns").stdout
+    assert f"[rows, {len(columns['strings'])}]  {', '.join(columns['strings'])}" in shown
 
 
 def test_triton_through_the_door_answers_as_onnx_runtime_on_all_rows(served: Served, tmp_path: Path) -> None:

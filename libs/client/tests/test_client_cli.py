@@ -281,18 +281,20 @@ def test_a_platform_that_nobody_named_is_said_before_it_is_called(
     for name in ("PENSTOCK_HOME", "PENSTOCK_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     said = "calling 127.0.0.1:9080, whatever is there"
-    nowhere = f"No stack was started from this folder or one above: {said}"
+    nowhere = f"{said}: no stack was started from this folder or one above. To name the platform once:"
     for asked in (["apply", "none.yaml"], ["models", "x"], ["pipelines"], ["status"], ["review", "list"]):
         assert nowhere in runner.invoke(app, asked).stderr, asked
     assert said not in runner.invoke(app, ["apply", "--help"]).stderr
     assert said not in runner.invoke(app, ["validate", "none.yaml"]).stderr
     (tmp_path / ".penstock").mkdir()
-    assert "The stack of .penstock is down; `penstock up` starts it: calling" in (
+    assert f"{said}: the stack of .penstock is down (`penstock up` starts it)" in (
         runner.invoke(app, ["models", "x"]).stderr
     )
-    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "nowhere"))
-    told = "".join(runner.invoke(app, ["models", "x"]).stderr.splitlines())
-    assert "nowhere, which PENSTOCK_HOME names: calling" in told
+    for named in (tmp_path / "nowhere", tmp_path / ".penstock"):
+        monkeypatch.setenv("PENSTOCK_HOME", str(named))
+        done = runner.invoke(app, ["delete", "x", "--yes"])
+        assert (done.exit_code, said in done.stderr, type(done.exception)) == (1, False, SystemExit)
+        assert "which PENSTOCK_HOME names. Run `penstock up` there" in " ".join(done.stderr.split())
     monkeypatch.setenv("PENSTOCK_ENDPOINT", "127.0.0.1:1")
     assert said not in runner.invoke(app, ["apply", "none.yaml"]).stderr
 
@@ -303,6 +305,7 @@ def test_a_platform_that_nobody_named_is_said_before_it_is_called(
         (["validate", "absent.yaml"], "absent.yaml: no such file"),
         (["apply", "absent.yaml"], "absent.yaml: no such file"),
         (["predict", "x"], "Give --entity ID or --input JSON"),
+        (["predict", "x", "--columns", "--input", "{}"], "Give --entity ID or --input JSON"),
         (["predict", "x", "--input", "{"], "--input is no JSON"),
         (["predict", "x", "--input", "[1]"], "--input is no object of feature names and values. Write it as"),
         (["logs", "ingest"], "penstock up"),

@@ -92,6 +92,8 @@ def _serving(deployment: Deployment) -> inference_pb2.Serving:
     if served := deployment.served:
         told.digest, told.generation = served.digest, served.generation
         told.since.FromDatetime(served.since)
+        if layout := deployment.layout(served.generation):
+            told.numbers[:], told.strings[:] = layout.numbers, layout.strings
     if refused := deployment.refused:
         told.refused_digest, told.refused_reason = refused.digest, refused.reason
     return told

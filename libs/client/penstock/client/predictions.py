@@ -15,7 +15,7 @@ from penstock.client.events import Events
 from penstock.client.features import Features
 from penstock.client.records import behind, shown
 from penstock.contracts.dataplane import Prediction
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Invalid, NotFound
 from penstock.contracts.topics import predictions_topic
 from penstock.inference.v1 import inference_pb2 as inference
 from penstock.inference.v1 import inference_pb2_grpc
@@ -67,6 +67,15 @@ class Predictions:
                 found = _RECORD.validate_json(message.value() or b"")
                 if not for_labelling or found.get("for_labelling"):
                     yield found
+
+    def columns(self, pipeline: str) -> inference.Serving:
+        """Features in the order of the columns of the tensors `numbers` and `strings`, by which any client
+        of the Open Inference Protocol asks the version that serves. Raises NotFound where none does.
+        """
+        for one in self.serving().pipelines:
+            if one.pipeline == pipeline and one.digest:
+                return one
+        raise NotFound(f"no version of `{pipeline}` serves", remedy=f"See penstock models {pipeline}")
 
     def serving(self) -> inference.GetServingResponse:
         """Returns the version that answers for each pipeline, refusals with reasons, and whether the front

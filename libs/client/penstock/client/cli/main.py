@@ -26,6 +26,7 @@ from penstock.client.cli import (
 )
 from penstock.client.cli.output import Reporting, errors
 from penstock.client.settings import ClientSettings
+from penstock.contracts.errors import NotFound
 
 
 def _tell_version(asked: bool) -> None:
@@ -57,22 +58,27 @@ R = TypeVar("R")
 
 
 def calls(verb: Callable[P, R]) -> Callable[P, R]:
-    """Verb that says which platform it is about to call, where nobody has named one."""
+    """Verb that says which platform it is about to call, where nobody has named one. Raises NotFound where
+    the home that somebody named has no stack: another's, at the default address, is not meant.
+    """
 
     @wraps(verb)
     def said(*args: P.args, **options: P.kwargs) -> R:
         settings = ClientSettings()
         if settings.assumed and not options.get("site"):
+            if "home" in settings.model_fields_set:
+                raise NotFound(
+                    f"no stack is up in {settings.home}, which PENSTOCK_HOME names",
+                    remedy="Run `penstock up` there, mend the name, or set PENSTOCK_ENDPOINT",
+                )
             why = (
-                f"The stack of {settings.home} is down; `penstock up` starts it"
+                f"the stack of {settings.home} is down (`penstock up` starts it)"
                 if settings.home.is_dir()
-                else "No stack was started from this folder or one above"
-                if "home" not in settings.model_fields_set
-                else f"There is no {settings.home}, which PENSTOCK_HOME names"
+                else "no stack was started from this folder or one above"
             )
             errors.print(
-                f"{why}: calling {settings.endpoint}, whatever is there. PENSTOCK_HOME (of `penstock up`) or"
-                " PENSTOCK_ENDPOINT says where the platform is.",
+                f"calling {settings.endpoint}, whatever is there: {why}. To name the platform once:"
+                f" export PENSTOCK_ENDPOINT={settings.endpoint}, or PENSTOCK_HOME of `penstock up`",
                 style="yellow",
             )
         return verb(*args, **options)

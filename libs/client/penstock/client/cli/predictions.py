@@ -33,11 +33,17 @@ def predict(
     fields: Annotated[
         str | None, typer.Option("--input", help='With these: {"age": 39, "job": "clerk"}')
     ] = None,
+    columns: Annotated[
+        bool, typer.Option("--columns", help="No prediction: what to send from a program of one's own.")
+    ] = False,
     as_json_: AsJson = False,
 ) -> None:
     """One prediction, by entity or by fields."""
-    if (entity is None) == (fields is None):
+    if (entity is not None) + (fields is not None) + columns != 1:
         raise Invalid("say what to predict for", remedy="Give --entity ID or --input JSON")
+    if columns:
+        _columns(pipeline, as_json=as_json_)
+        return
     with Penstock() as penstock:
         try:
             found = (
@@ -58,6 +64,26 @@ def predict(
         f"by {version_name(pipeline, found.digest)}, generation {found.generation}."
         f"   Where from: penstock trace {found.prediction}",
         as_json=as_json_,
+    )
+
+
+def _columns(pipeline: str, *, as_json: bool) -> None:
+    """Shows the tensors of the version that serves, and which feature each column holds."""
+    with Penstock() as penstock:
+        try:
+            found = penstock.predictions.columns(pipeline)
+        except NotFound as error:
+            raise _unserved(penstock, pipeline) or error from error
+    tensors = (("numbers", "FP64", found.numbers), ("strings", "BYTES", found.strings))
+    said = [
+        (name, datatype, f"[rows, {len(features)}]", ", ".join(features))
+        for name, datatype, features in tensors
+        if features
+    ]
+    show(
+        {"pipeline": pipeline, **{name: list(features) for name, _, features in tensors}},
+        table(("tensor", "datatype", "shape", "columns, in this order"), said, empty="no input"),
+        as_json=as_json,
     )
 
 

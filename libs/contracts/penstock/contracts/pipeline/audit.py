@@ -50,7 +50,9 @@ class Audit(Model):
     groups: dict[FieldName, Group] = Field(default_factory=dict)
     gates: tuple[Gate, ...] = ()
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Level of the intervals that gates are judged by."""
     resamples: int = Field(default=1000, ge=100, le=100_000)
+    """Draws of the bootstrap behind intervals that have no formula."""
 
 
 class Promotion(Model):

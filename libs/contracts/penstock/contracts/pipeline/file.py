@@ -38,8 +38,11 @@ class Target(Model):
 
 class SplitParts(Model):
     train: float = Field(default=0.6, gt=0, lt=1)
+    """Share that the model is fitted on."""
     validation: float = Field(default=0.1, gt=0, lt=1)
+    """Share that stops training, chooses the threshold and ranks a search's trials."""
     audit: float = Field(default=0.3, gt=0, lt=1)
+    """Share that the audit alone reads."""
 
 
 class Split(Model):
@@ -112,6 +115,9 @@ class Training(Model):
 
 class Threshold(Model):
     choose: Literal["max_f1", "max_accuracy", "fixed", "rate"] = "max_f1"
+    """Rule for the probability from which on the positive class is decided: the best F1 or accuracy, a
+    `value` of one's own, or as many positive ones as its share.
+    """
     on: Literal["validation"] = "validation"
     value: float | None = Field(default=None, gt=0, lt=1)
     """Threshold itself, with `choose: fixed`; with `choose: rate` the share of the validation rows that
@@ -127,13 +133,17 @@ class Decision(Model):
 
 class Batch(Model):
     max_size: int = Field(default=64, ge=1, le=4096)
+    """Rows of one request at most; requests that wait are answered together up to as many."""
     max_delay: Duration = timedelta(0)
+    """Time that a request waits for others to be answered with."""
 
 
 class Serving(Model):
     batch: Batch = Batch()
     record: Literal["required", "best_effort"] = "best_effort"
+    """`required`: no prediction is answered while none can be recorded."""
     record_retention: Duration = timedelta(days=90)
+    """Time for which Kafka keeps each prediction, with inputs and answer."""
 
 
 class Pipeline(Model):

@@ -331,6 +331,8 @@ class Serving(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     REFUSED_DIGEST_FIELD_NUMBER: _builtins.int
     REFUSED_REASON_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    STRINGS_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     digest: _builtins.str
     generation: _builtins.int
@@ -339,6 +341,12 @@ class Serving(_message.Message):
     refused_reason: _builtins.str
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Features of the version that serves, in the order of the columns of its tensors `numbers` and `strings`."""
+
+    @_builtins.property
+    def strings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -348,10 +356,12 @@ class Serving(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         refused_digest: _builtins.str = ...,
         refused_reason: _builtins.str = ...,
+        numbers: _abc.Iterable[_builtins.str] | None = ...,
+        strings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "generation", b"generation", "pipeline", b"pipeline", "refused_digest", b"refused_digest", "refused_reason", b"refused_reason", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "generation", b"generation", "numbers", b"numbers", "pipeline", b"pipeline", "refused_digest", b"refused_digest", "refused_reason", b"refused_reason", "since", b"since", "strings", b"strings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
