@@ -48,6 +48,11 @@ def test_a_refused_pipeline_is_deleted_and_applied_anew(served: Served, stack: S
     until(lambda: not _data(stack), what=f"no row of {NAME} is left")
     until(lambda: _unknown_everywhere(served), despite=Unavailable, what=f"no service knows {NAME}")
 
+    # Without its topics, which it may not make, ingest has to come up all the same.
+    stack.stack.stop("ingest")
+    stack.stack.start("ingest")
+    stack.stack.wait(120, only=["ingest"])
+
     client.pipelines.apply(other, by="test")
     assert client.pipelines.get(NAME).number == 2
     served.journey.publish(NAME, "people", rows)

@@ -40,6 +40,7 @@ from penstock.contracts.events import (
 from penstock.contracts.topics import SHARED
 from penstock.runtime import faststream_mends
 from penstock.runtime.broker import ControlPlane, Retries, Router
+from penstock.runtime.cloud_events import Received
 from penstock.runtime.kafka import clients
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.kafka.reading import Reader
@@ -655,6 +656,26 @@ async def test_many_dead_letters_in_a_row_stop_nobody(
     status = StatusServicer("t", plane.readiness, datetime.now(UTC))
     (said,) = (await status.GetStatus(status_pb2.GetStatusRequest(), cast(Any, None))).services[0].facts
     assert re.fullmatch(r"\d+ messages put aside within 15 minutes: penstock dead-letters list", said)
+
+
+async def test_a_replay_tells_what_it_has_read_before_what_came_earlier_is_applied(
+    settings: KafkaSettings, topics: Topics
+) -> None:
+    router, got, read = Router("g", retries=QUICK), list[str](), asyncio.Event()
+
+    @router.on_replay(AuditStarted)
+    async def on_audit_started(event: AuditStarted) -> None:
+        await read.wait()
+        got.append(event.audit_id)
+
+    def reads(received: Received) -> None:
+        if b'"1"' in (received.value or b""):
+            read.set()
+
+    router.read = reads
+    topics.send(started("0", "a"), started("1", "a"))
+    async with running(ControlPlane("t", settings, [router])):
+        await until(lambda: got == ["0", "1"])
 
 
 async def test_a_replay_that_waits_holds_back_its_own_key_alone(

@@ -238,6 +238,28 @@ async def test_a_deleted_pipeline_is_forgotten_and_may_be_applied_anew(
     assert ("-", 1) in said
 
 
+async def test_what_is_deleted_further_on_is_not_followed_at_a_start(
+    keys: Keys, told: tuple[AppliedPipelines, list[tuple[str, int]]]
+) -> None:
+    """Its topics and data are gone: whoever waits for them waits for ever. Number 3 is there."""
+    pipelines, said = told
+    assert pipelines.router is not None
+    forged = packages.deleted(keys).model_copy(update={"number": 3, "evidence": None})
+    past: list[PipelineApplied | PipelineDeleted] = [
+        packages.applied(keys),
+        packages.applied(keys, number=2),
+        packages.deleted(keys, number=2),
+        packages.applied(keys, number=3, deleted_before=2),
+        forged,
+    ]
+    for event in past:
+        pipelines.router.read(Received(TOPIC, 0, 0, "e", event.ce_type(), {}, encode(event)))
+    await restored(pipelines, past)
+    assert [one for one in said if one[0] != "-"] == [("+", 3)]
+    assert ("-", 2) in said
+    assert (pipelines.get("loans").number, pipelines.ends("loans", 3)) == (3, False)
+
+
 async def test_who_missed_the_deletion_learns_of_it_with_the_next_file(
     keys: Keys, told: tuple[AppliedPipelines, list[tuple[str, int]]]
 ) -> None:

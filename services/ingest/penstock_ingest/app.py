@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
 from penstock.ingest.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
@@ -43,7 +45,7 @@ async def run(settings: Settings) -> None:
         catalog = Catalog(
             make,
             Keys(settings.platform.keys),
-            prepare=lambda pipeline: ensure_source_topics(kafka, pipeline),
+            prepare=partial(ensure_source_topics, kafka),
             added=lambda intake: stream.add(intake.events_topic, intake),
             removed=lambda intake: stream.remove(intake.events_topic),
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 
 import structlog
 
@@ -33,11 +34,11 @@ class Catalog:
         make: Callable[[Pipeline, str], Intake],
         keys: Keys,
         *,
-        prepare: Callable[[Pipeline], Awaitable[None]],
+        prepare: Callable[[Pipeline, Callable[[], bool]], Awaitable[None]],
         added: Callable[[Intake], None],
         removed: Callable[[Intake], None],
     ) -> None:
-        """`prepare` returns when a pipeline's events can be read."""
+        """`prepare` returns when a pipeline's events can be read, or it is told that they never will."""
         self.applied = AppliedPipelines(GROUP, keys, follow=self._follow, forget=self._forget)
         self._make = make
         self._prepare = prepare
@@ -64,7 +65,10 @@ class Catalog:
         # A new source is read from its first event on; a changed one goes by its new rules from the
         # next batch on.
         pipeline = new.pipeline
-        await self._prepare(pipeline)
+        deleted = partial(self.applied.ends, pipeline.pipeline, new.number)
+        await self._prepare(pipeline, deleted)
+        if deleted():
+            return
         with self._lock:
             for source in pipeline.sources:
                 key = pipeline.pipeline, source
@@ -84,12 +88,13 @@ class Catalog:
                 self._removed(self._intakes.pop(key))
 
 
-async def ensure_source_topics(kafka: KafkaSettings, pipeline: Pipeline) -> None:
+async def ensure_source_topics(kafka: KafkaSettings, pipeline: Pipeline, deleted: Callable[[], bool]) -> None:
     """Makes the topics of a pipeline's sources that are missing, before anything subscribes to
-    them. Waits while Kafka is away.
+    them. Waits while Kafka is away, and no longer than until the pipeline is deleted: its topics are
+    gone, and who may make none would wait for ever.
     """
     own = [topic for topic in pipeline_topics(pipeline) if topic.owner in ("users", "ingest")]
-    while True:
+    while not deleted():
         try:
             await asyncio.to_thread(ensure_topics, kafka, own)
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -18,8 +19,9 @@ from penstock.contracts.events import PipelineApplied, PipelineDeleted
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages.facts import verify_fact
 from penstock.packages.keys import Keys
+from penstock.runtime.cloud_events import Received
 from penstock.runtime.restore import Restored
-from penstock.runtime.router import Router
+from penstock.runtime.router import Router, decoded
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +67,9 @@ class AppliedPipelines(Restored):
         self._stated = stated
         self._newest: Mapping[str, Applied] = {}  # replaced as a whole, so readers need no lock
         self._passed: dict[str, int] = {}  # highest number that was followed or deleted
+        self._ends: dict[str, int] = {}  # highest number that is deleted, though its events may yet wait
         self.router = Router(group)
+        self.router.read = self._look_ahead
         self.router.on_replay(PipelineApplied)(self._apply)
         self.router.on_replay(PipelineDeleted)(self._delete)
 
@@ -89,6 +93,20 @@ class AppliedPipelines(Restored):
         remedy = nearest(name, sorted(self._newest)) or "Apply one first"
         return NotFound(f"no pipeline `{name}`", remedy=remedy)
 
+    def ends(self, name: str, number: int) -> bool:
+        """Tells whether the pipeline up to `number` was deleted by an event that has been read: what
+        belongs to it is gone, or goes, and is not waited for.
+        """
+        return self._ends.get(name, 0) >= number
+
+    def _look_ahead(self, received: Received) -> None:
+        if received.event_type == PipelineDeleted.ce_type() and received.value is not None:
+            with suppress(PenstockError):  # whoever applies it says what is wrong
+                event = decoded(received)
+                assert isinstance(event, PipelineDeleted)
+                verify_fact(event, self._keys.trust())
+                self._ends[event.pipeline] = max(event.number, self._ends.get(event.pipeline, 0))
+
     def verify(self, event: PipelineApplied) -> None:
         """Raises Tampered for what the registry did not sign, or for another file under the newest
         number.
@@ -102,6 +120,8 @@ class AppliedPipelines(Restored):
         self.verify(event)
         if self._passed.get(event.pipeline, 0) >= event.number:
             return  # published twice, or deleted since
+        if self.ends(event.pipeline, event.number):
+            return
         if event.deleted_before:
             await self._gone(event.pipeline, event.deleted_before)
         old = self._newest.get(event.pipeline)
@@ -109,6 +129,8 @@ class AppliedPipelines(Restored):
         done = self._follow(new, old)
         if inspect.isawaitable(done):
             await done
+        if self.ends(event.pipeline, event.number):
+            return  # deleted meanwhile
         self._newest = {**self._newest, event.pipeline: new}
         self._passed[event.pipeline] = new.number
         self._state(event)

@@ -161,6 +161,10 @@ class Replay:
 
     async def _apply_in_order(self, events: Sequence[Received]) -> None:
         """Returns when each is applied, or waits in its lane, and dead letters are durable, or wait."""
+        for router in self._routers:
+            for event in events:
+                if event.event_type in router.replays:
+                    router.read(event)
         for event in events:
             for router in self._routers:
                 if event.event_type in router.replays:

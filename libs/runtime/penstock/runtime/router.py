@@ -97,6 +97,10 @@ class Router:
         self.handlers: dict[str, tuple[type[Event], Handler]] = {}
         self.replays: dict[str, tuple[type[Event], Replayed]] = {}
         self.why = ""  # the last event of a replay that was tried in vain waits
+        self.read: Callable[[Received], None] = lambda received: None
+        """Told of each event of a replay as it is read, before it and those that were read with it are
+        applied: one may make an earlier one void.
+        """
         self._caught_up: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     @property
@@ -184,7 +188,7 @@ class Router:
             log.debug("tombstone_skipped", place=received.place)
             return False
         declared, handler = self.handlers[kind]
-        event = _decoded(received)
+        event = decoded(received)
         about = {"event_id": received.event_id, "event_type": declared.__name__}
         if pipeline := getattr(event, "pipeline", None):
             about["pipeline"] = pipeline
@@ -248,7 +252,7 @@ class Router:
         patience = Patience(self.retries)
         while True:
             try:
-                answer = handler(_decoded(received))
+                answer = handler(decoded(received))
                 if inspect.isawaitable(answer):
                     await answer
                 return True
@@ -274,7 +278,8 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, OperationalError | OSError)  # a full disk, too
 
 
-def _decoded(received: Received) -> Event:
+def decoded(received: Received) -> Event:
+    """Reads the event of a message. Raises Invalid for what is none."""
     try:
         event = decode(received.event_type or "", received.value or b"")
     except ValidationError as error:
