@@ -110,7 +110,7 @@ def left(world: World) -> list[str]:
     """Traces of the pipeline, in files and rows."""
     places = [world.folder / "lake" / NAME, world.folder / "feast" / NAME]
     found = [str(place) for place in places if place.exists()]
-    found += ["training set"] if world.artifacts.exists("training-sets/set") else []
+    found += ["training set"] if (world.folder / "artifacts/training-sets/set").exists() else []
     found += ["online"] if world.online.holds(WHO) else []
     return found + [table.__tablename__ for table in (PipelineRow, TrainingSetRow) if world.rows(table)]
 

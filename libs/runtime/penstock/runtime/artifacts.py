@@ -30,8 +30,6 @@ class ArtifactStore(Protocol):
     def get(self, uri: str, to: Path, most: int | None = None) -> None:
         """Raises Tampered, having written no more, for what has more than `most` bytes."""
 
-    def exists(self, uri: str) -> bool: ...
-
     def delete(self, uri: str) -> None:
         """The URI or everything below it; missing is fine."""
 
@@ -97,10 +95,6 @@ class Artifacts:
         NotFound, Unavailable.
         """
         return self._read(artifact, most=None)
-
-    def exists(self, key: str) -> bool:
-        """Tells whether the key is there or something below it. Raises Unavailable."""
-        return self._store_of(self.uri(key)).exists(self.uri(key))
 
     def delete(self, key: str) -> None:
         """Removes a key or everything below it; missing is fine. Raises Unavailable."""

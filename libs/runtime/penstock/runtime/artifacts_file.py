@@ -34,10 +34,6 @@ class FileArtifactStore:
                     raise Tampered(f"it has more than the {most} bytes expected", where=uri)
                 target.write(chunk)
 
-    def exists(self, uri: str) -> bool:
-        with _told(uri):
-            return _path(uri).exists()
-
     def delete(self, uri: str) -> None:
         with suppress(FileNotFoundError), _told(uri), self._folder_of(uri) as (folder, name):
             try:

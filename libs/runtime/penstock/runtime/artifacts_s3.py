@@ -67,10 +67,6 @@ class S3ArtifactStore:
                 _path(uri), str(to), max_concurrency=1
             )  # one stream: more would hold parts in memory
 
-    def exists(self, uri: str) -> bool:
-        with self._told(uri):
-            return bool(self._s3.exists(_path(uri)))
-
     def delete(self, uri: str) -> None:
         """One by one: s3fs asks for many at once and does not look at what the store refused."""
         with self._told(uri, writes=True):
