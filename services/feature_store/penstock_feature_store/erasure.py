@@ -53,7 +53,7 @@ class Leaving(BaseModel):
 
 
 class Journal(BaseModel):
-    """One erasure that has begun. Holds the entity's name, so it does not outlive the erasure.
+    """An erasure that has begun. Holds the entity's name, so it does not outlive the erasure.
 
     `leaving`: counts by training set and part, noted before the part is rewritten.
     """

@@ -86,7 +86,7 @@ class Gate:
 
 @dataclass(eq=False)
 class Held:
-    """One pipeline as it was last applied, to be read online."""
+    """A pipeline as it was last applied, to be read online."""
 
     pipeline: Pipeline
     number: int

@@ -142,7 +142,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
 
 
 def add_to_server(servicer: Servicer, server: Any) -> None:
-    """As the generated function does; online features are bytes already, which it would not take."""
+    """Adds it as the generated function does; online features are bytes already, which it would not take."""
     online = grpc.unary_unary_rpc_method_handler(
         servicer.GetOnlineFeatures, pb.GetOnlineFeaturesRequest.FromString, _encoded
     )

@@ -25,7 +25,7 @@ class Tables(DeclarativeBase):
 
 
 class PipelineRow(Tables):
-    """One applied pipeline. Never changed; kept because a run may ask for a number that is not the newest."""
+    """An applied pipeline. Never changed; kept because a run may ask for a number that is not the newest."""
 
     __tablename__ = "pipelines"
 
@@ -85,7 +85,7 @@ def keep_pipeline(session: Session, pipeline: Pipeline, number: int) -> None:
 
 
 def newest_pipelines(session: Session) -> list[tuple[Pipeline, int]]:
-    """Each pipeline as it was applied last, and its number."""
+    """Pipelines, each as it was applied last, and its number."""
     newest = select(PipelineRow.name, func.max(PipelineRow.number)).group_by(PipelineRow.name)
     rows = session.scalars(
         select(PipelineRow).where(tuple_(PipelineRow.name, PipelineRow.number).in_(newest))

@@ -63,7 +63,7 @@ class _Partition:
 
 
 class Intake:
-    """One source's events. A `Processor` of the stream."""
+    """Events of one source. A `Processor` of the stream."""
 
     def __init__(
         self, pipeline: Pipeline, source: str, *, restores: Restores, clock: Callable[[], int], capacity: int

@@ -23,7 +23,7 @@ ANSWER_S = 5.0  # seconds that one answer of Kafka's is waited for; a call of so
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One events partition as of the last committed transaction."""
+    """An events partition as of the last committed transaction."""
 
     position: int  # next offset to read
     lag: int

@@ -60,7 +60,7 @@ class Checked(NamedTuple):
 
 
 class TypedRules:
-    """One source's rules, applied to a chunk of events at a time."""
+    """Rules of one source, applied to a chunk of events at a time."""
 
     def __init__(self, pipeline: Pipeline, source: str, rules: Rules) -> None:
         """Raises KeyError for a source that the pipeline does not have."""

@@ -27,7 +27,7 @@ def check(section: Mapping[str, JsonValue] | None) -> None:
 
 
 def objectives(tuner: Tuner) -> list[str]:
-    """Each objective's name, or its formula where there is one alone."""
+    """Name of each objective, or its formula where there is one alone."""
     return [formula if name == "minimize" else name for name, formula in formulas(tuner).items()]
 
 

@@ -32,7 +32,7 @@ from penstock.client.studies import Studies
 
 
 class Penstock:
-    """One platform. Settings come from the environment and `$PENSTOCK_HOME/stack.json` unless given."""
+    """A platform. Settings come from the environment and `$PENSTOCK_HOME/stack.json` unless given."""
 
     def __init__(self, settings: ClientSettings | None = None) -> None:
         self.settings = settings or ClientSettings()

@@ -1,4 +1,4 @@
-"""One channel to the front door; a failed call becomes the PenstockError behind it."""
+"""A channel to the front door; a failed call becomes the PenstockError behind it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Connection:
         self.channel = grpc.insecure_channel(endpoint, options=[*_OPTIONS, proxy])
 
     def call(self, method: Callable[..., Response], request: Any, *, timeout: float = 30.0) -> Response:
-        """One unary call. Raises the PenstockError that the service raised, or Unavailable with
+        """A unary call. Raises the PenstockError that the service raised, or Unavailable with
         what to do.
         """
         try:
@@ -80,14 +80,14 @@ class Connection:
     def stream(
         self, method: Callable[..., Iterator[Response]], request: Any, *, timeout: float | None = None
     ) -> Iterator[Response]:
-        """One streaming call; raises as `call` does, at the message where it broke."""
+        """A streaming call; raises as `call` does, at the message where it broke."""
         try:
             yield from method(request, timeout=timeout)
         except grpc.RpcError as error:
             raise self._explained(error, method) from error
 
     def fetch(self, method: Callable[..., Iterator[Response]], request: Any) -> Iterator[Response]:
-        """One streaming call that changes nothing: asked for again, five times in all as a call is, while
+        """A streaming call that changes nothing: asked for again, five times in all as a call is, while
         none of it has come. Raises as `stream` does.
         """
         for pause in (*_PAUSES_S, None):

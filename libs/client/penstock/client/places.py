@@ -24,6 +24,6 @@ class Places:
         return rows[at] if at < len(offsets) and offsets[at] == offset else None
 
     def ends(self) -> list[tuple[int, int]]:
-        """Each partition and the offset after its last event."""
+        """Partitions, each with the offset after its last event."""
         found = sorted(self._by_partition.items())
         return [(partition, max(offsets) + 1) for partition, (offsets, _) in found]

@@ -15,7 +15,7 @@ class Status:
         self._stub = status_pb2_grpc.StatusServiceStub(connection.channel)
 
     def services(self) -> list[status.ServiceStatus]:
-        """All services behind the door, ready or waiting. Raises Unavailable while the door is away."""
+        """Services behind the door, ready or waiting. Raises Unavailable while the door is away."""
         return list(
             self._connection.call(self._stub.GetStatus, status.GetStatusRequest(), timeout=5).services
         )

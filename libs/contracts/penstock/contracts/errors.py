@@ -1,4 +1,4 @@
-"""One tree of error kinds, and one table of what each becomes: a gRPC status at the door, retry or
+"""Tree of error kinds, and the table of what each becomes: a gRPC status at the door, retry or
 dead letter in a handler.
 
 A message says what is wrong, where, and what to do.

@@ -79,7 +79,7 @@ class Problem:
 
 
 class BadPipeline(Invalid):
-    """One or more problems, each with its place."""
+    """Problems, one or more, each with its place."""
 
     def __init__(self, problems: tuple[Problem, ...], file: str) -> None:
         self.problems = problems

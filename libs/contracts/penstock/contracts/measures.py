@@ -20,7 +20,7 @@ TWO_CLASSES: tuple[Task, ...] = ("binary",)
 
 @dataclass(frozen=True)
 class Measure:
-    """One number about a model on some rows."""
+    """A number about a model on some rows."""
 
     name: str
     title: str  # Heading for people; `words` is its form within a line

@@ -73,7 +73,7 @@ def families(rows: int) -> tuple[str, ...]:
 
 
 def _beside(chosen: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """All that was said, and of what was chosen the rest; of a section that was said to be of another
+    """Keys that were said, and of what was chosen the rest; of a section that was said to be of another
     type, nothing.
     """
     found = {**chosen, **said}

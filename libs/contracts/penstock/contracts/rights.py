@@ -32,7 +32,7 @@ _KEEPING: Final[tuple[Operation, ...]] = ("CREATE", "ALTER_CONFIGS", "WRITE", "R
 
 @dataclass(frozen=True)
 class Right:
-    """One entry of Kafka's access control list. `prefixed`: of everything whose name begins so."""
+    """An entry of Kafka's access control list. `prefixed`: of everything whose name begins so."""
 
     user: str
     operation: Operation

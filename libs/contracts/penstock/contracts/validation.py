@@ -78,7 +78,7 @@ class _Broken(Exception):
 
 
 class Rules:
-    """One source's rules, compiled once and applied to each event. `window_ms`: time within which
+    """Rules of one source, compiled once and applied to each event. `window_ms`: time within which
     a repeated id is a duplicate, in milliseconds.
     """
 

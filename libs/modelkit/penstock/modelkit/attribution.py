@@ -27,7 +27,7 @@ CHUNK = 64
 
 
 def word_pictures(network: Reading, tensors: Tensors, names: Sequence[str]) -> tuple[Bars, ...]:
-    """One picture for each text and each output of the network, of the words that `LEAST` texts have.
+    """A picture for each text and each output of the network, of the words that `LEAST` texts have.
     `names`: the outputs, in words.
     """
     rows = torch.arange(min(ROWS, len(tensors.dense)))
@@ -65,7 +65,7 @@ def attributions(network: Reading, batch: Sequence[Tensor], output: int) -> list
 def _gradients(
     network: Reading, batch: Sequence[Tensor], output: int, share: float
 ) -> list[tuple[Tensor, Tensor]]:
-    """Each text's embeddings [B, places, dimension], and the output's gradient at this share of them."""
+    """Embeddings of each text [B, places, dimension], and the output's gradient at this share of them."""
     found: list[Tensor] = []
     scaled: list[Tensor] = []
 

@@ -32,7 +32,7 @@ FIXED = {"metric": "None", "num_threads": 1, "deterministic": True, "force_row_w
 
 
 class Split(NamedTuple):
-    """One part, ready for LightGBM. Labels: class indices, or standardised values, [N]."""
+    """A part, ready for LightGBM. Labels: class indices, or standardised values, [N]."""
 
     matrix: Array | TreeRows  # float64 [N, columns]
     labels: Array

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One pass over the training split, or one round: its number, from 1, of the `epochs` planned.
+    """A pass over the training split, or one round: its number, from 1, of the `epochs` planned.
 
     `train_loss` is the mean over the epoch's batches, with penalty and class weights;
     `validation_loss` that of the validation split, without dropout; `learning_rate` the one at the
@@ -121,7 +121,7 @@ class Trained(Protocol):
 
 
 class Family(Protocol):
-    """One kind of model. What it cannot do, its spec says, and the pipeline file is refused."""
+    """A kind of model. What it cannot do, its spec says, and the pipeline file is refused."""
 
     @property
     def spec(self) -> type[FamilySpec]: ...

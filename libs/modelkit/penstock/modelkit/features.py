@@ -207,7 +207,7 @@ class Features:
 
 
 def piece_columns(numbers: Sequence[Number]) -> tuple[range, ...]:
-    """Each number's pieces among the columns of `dense`, where they are taken."""
+    """Pieces of each number among the columns of `dense`, where they are taken."""
     counts = [part.pieces for part in numbers]
     first = len(numbers) + sum(part.indicator for part in numbers)
     ends = accumulate(counts, initial=first)

@@ -86,7 +86,7 @@ def share_of(count: int, rank: int, size: int) -> tuple[int, int]:
 
 
 def flat_gradients(network: Trainable, more: int) -> Tensor:
-    """One vector that all gradients are views of, and `more` numbers behind them."""
+    """A vector that all gradients are views of, and `more` numbers behind them."""
     parameters = [*network.parameters()]
     flat = parameters[0].new_zeros(sum(one.numel() for one in parameters) + more)
     at = 0

@@ -99,7 +99,7 @@ def read(folder: Path) -> Inputs:
 
 
 class _File:
-    """One array's, growing by its first dimension."""
+    """File of one array, growing by its first dimension."""
 
     def __init__(self, path: Path, first: Array) -> None:
         self._file = path.open("wb")

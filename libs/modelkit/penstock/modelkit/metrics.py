@@ -23,7 +23,7 @@ CURVE: dict[Task, str] = {"binary": "auroc", "multiclass": "accuracy", "regressi
 def of_split(
     task: Task, labels: Array, answers: dict[str, Array], threshold: float | None
 ) -> dict[str, float]:
-    """Each measure that a gate may ask and that is defined on these rows.
+    """Measures that a gate may ask and that are defined on these rows.
 
     labels: class index or number, [N]. answers: the graph's outputs, `value` [N, 1] or
     `probabilities` [N, k]. Two classes are decided by the threshold alone, more by the likeliest:
@@ -42,7 +42,7 @@ def scores_of(task: Task, labels: Array, answers: dict[str, Array], threshold: f
 
 
 def of_scores(scores: Scores) -> dict[str, float]:
-    """Each measure that a gate may ask and that is defined on these rows."""
+    """Measures that a gate may ask and that are defined on these rows."""
     return {
         name: value
         for name, value in estimate(performance(scores), len(scores)).items()

@@ -44,7 +44,7 @@ def compile_model(
 def run(
     model: onnx.ModelProto | bytes | Runner, rows: RowSource, chunk: int = 512, *, decisions: bool = True
 ) -> dict[str, Array]:
-    """All rows through ONNX Runtime, by output name; without `decisions` numbers alone are kept."""
+    """Runs all rows through ONNX Runtime, by output name; without `decisions` numbers alone are kept."""
     runner = model if isinstance(model, Runner) else Runner(model)
     names = [name for name in runner.outputs if decisions or name != "decision"]
     parts: dict[str, list[Array]] = {name: [] for name in names}

@@ -222,7 +222,7 @@ class Trainable(nn.Module):
 
 
 class Network(Trainable, ABC):
-    """One whose answers are logits, or standardised values."""
+    """Network whose answers are logits, or standardised values."""
 
     @abstractmethod
     def compile_into(self, graph: Graph, inputs: Mapping[str, str]) -> str:

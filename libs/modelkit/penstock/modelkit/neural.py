@@ -148,7 +148,7 @@ class Neural(Generic[SpecT]):
 
 
 def _outputs(pipeline: Pipeline, prepared: Prepared) -> tuple[str, ...]:
-    """Each output of the network, in words."""
+    """Outputs of the network, in words."""
     name, classes = next(iter(pipeline.targets)), prepared.signature.classes
     if not classes:
         quantiles = [f"the {share:g} quantile of `{name}`" for share in pipeline.target.quantiles or ()]

@@ -21,7 +21,7 @@ LEAST = 1e-12  # weight of a batch whose rows all have none
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One part, ready for the network. Labels: int64 class indices, or float32 standardised values,
+    """A part, ready for the network. Labels: int64 class indices, or float32 standardised values,
     [N]. Groups: int64 [N], only with a penalty. Weights: float32 [N], where rows have some.
     """
 

@@ -113,7 +113,7 @@ class EvenLinear(nn.Module):
 
 
 class Waves(nn.Module):
-    """Each number as `COLUMNS` sums of `WAVES` cosines of learned frequencies and phases."""
+    """Numbers, each as `COLUMNS` sums of `WAVES` cosines of learned frequencies and phases."""
 
     def __init__(self, numbers: int) -> None:
         super().__init__()

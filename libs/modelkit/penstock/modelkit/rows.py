@@ -39,10 +39,10 @@ class RowSource(Protocol):
     def __len__(self) -> int: ...
 
     def chunks(self, most: int) -> Iterator[Rows]:
-        """All rows in their order, at most so many at a time; an empty part is one empty chunk."""
+        """Rows in their order, at most so many at a time; an empty part is one empty chunk."""
 
     def sampled(self) -> Rows:
-        """All rows, or, of those that stay in their file, a seeded sample."""
+        """Rows, all of them or, of those that stay in their file, a seeded sample."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from penstock.modelkit.preprocessing import Category, Text, TextSequence
 
 
 class Part(nn.Module, ABC):
-    """One text: word numbers int64 [B, longest] → float32 [B, width], by way of `table` and places
+    """A text: word numbers int64 [B, longest] → float32 [B, width], by way of `table` and places
     without words `before` them and after.
     """
 

@@ -45,8 +45,8 @@ class Dataset(lightgbm.Dataset):
     """
 
     def get_params(self) -> dict[str, Any]:
-        """All of them: LightGBM's own leaves out the seed of the rows that bins are made from, and what
-        decides which columns are of no use.
+        """Parameters, all of them: LightGBM's own leaves out the seed of the rows that bins are made from,
+        and what decides which columns are of no use.
         """
         return dict(self.params or {})
 

@@ -42,7 +42,7 @@ STORES: Mapping[str, Callable[[str], ArtifactStore]] = {
 
 
 class Artifacts:
-    """One root, keys below it: `training-sets/<id>/train.parquet`. What was put is durable when the
+    """Keys below one root: `training-sets/<id>/train.parquet`. What was put is durable when the
     call returns.
 
     Artifacts may lie below other roots, too, where they were put before; nothing that lies elsewhere

@@ -68,7 +68,7 @@ class S3ArtifactStore:
             )  # one stream: more would hold parts in memory
 
     def delete(self, uri: str) -> None:
-        """One by one: s3fs asks for many at once and does not look at what the store refused."""
+        """Deletes one by one: s3fs asks for many at once and does not look at what the store refused."""
         with self._told(uri, writes=True):
             for path in self._s3.find(_path(uri)):
                 self._s3.rm_file(path)

@@ -54,7 +54,7 @@ KEEP_HOUSE_EVERY_S = 6 * 3600.0
 
 
 class ControlPlane:
-    """All of a service's control events: its routers' consumers, their replays, and the relay of
+    """Control events of a service, all of them: its routers' consumers, their replays, and the relay of
     its outbox.
     """
 

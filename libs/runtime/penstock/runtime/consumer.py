@@ -1,4 +1,4 @@
-"""One group's consumer: each message is applied, skipped, becomes a dead letter, or waits.
+"""Consumer of one group: each message is applied, skipped, becomes a dead letter, or waits.
 
 Dead letters of what comes in a row are made durable together. Until then their messages are not
 settled, and one behind them, of their key, has no effect: it comes again after a crash as they do.

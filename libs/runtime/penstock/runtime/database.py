@@ -95,7 +95,7 @@ class Presence:
 
 
 class Database:
-    """One database. Connects at its first use; raises DatabaseAway, then and later, while it does
+    """A database. Connects at its first use; raises DatabaseAway, then and later, while it does
     not answer.
     """
 

@@ -53,7 +53,7 @@ Refused = list[tuple[Letter, Exception]]  # that Kafka did not take, with the re
 
 
 class DeadLetters:
-    """One consumer group's. Blocking, and safe from any thread."""
+    """Dead letters of one consumer group. Blocking, and safe from any thread."""
 
     def __init__(self, kafka: KafkaSettings, group: str, topics: Iterable[str] = ()) -> None:
         """`topics`: the count of their letters begins at zero. Connects to nothing."""

@@ -1,4 +1,4 @@
-"""One transaction: rows, the events and jobs that follow from them, and who is told after the commit."""
+"""A transaction: rows, the events and jobs that follow from them, and who is told after the commit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Wish = Literal["publish", "enqueue", "cancel"]
 
 
 class Effect:
-    """One open transaction: rows, events and jobs that become true together."""
+    """An open transaction: rows, events and jobs that become true together."""
 
     def __init__(self, session: Session, clock: Callable[[], datetime]) -> None:
         self.session = session

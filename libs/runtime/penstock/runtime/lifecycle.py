@@ -31,7 +31,7 @@ from penstock.runtime.store import Store
 
 
 class Service(Process):
-    """One service process. `async with Service("ingest", settings) as service`, wire, `await
+    """A service process. `async with Service("ingest", settings) as service`, wire, `await
     service.until_stopped()`.
     """
 

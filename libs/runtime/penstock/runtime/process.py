@@ -62,7 +62,7 @@ S = TypeVar("S", bound=ProcessSettings)
 
 
 class Process:
-    """One process with a gRPC server. `async with Process("site", settings) as process`, wire,
+    """A process with a gRPC server. `async with Process("site", settings) as process`, wire,
     `await process.until_stopped()`.
     """
 

@@ -98,7 +98,7 @@ def connect(address: str) -> grpc.aio.Channel:
 
 
 def _traced(call: grpc.HandlerCallDetails | grpc.aio.ClientCallDetails) -> bool:
-    """All but what is asked every few seconds for as long as the platform runs."""
+    """Traces all but what is asked every few seconds for as long as the platform runs."""
     return not _method(call).startswith(_UNTRACED)
 
 
@@ -265,7 +265,7 @@ def _streaming(
 
 
 class _Answered:
-    """One call, measured from its handler's start to its end, whatever end that is; what it raises
+    """A call, measured from its handler's start to its end, whatever end that is; what it raises
     is answered by the error table.
     """
 

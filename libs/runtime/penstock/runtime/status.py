@@ -23,7 +23,7 @@ READ_WITHIN_S = 1.0  # longer reading is not waited for: what was read last is t
 
 
 class StatusServicer(status_pb2_grpc.StatusServiceServicer):
-    """Each of `readers` is called in a thread, each time somebody asks. It may block; where it raises,
+    """Calls each of `readers` in a thread, each time somebody asks. It may block; where it raises,
     its last facts stand.
     """
 
@@ -53,7 +53,7 @@ class StatusServicer(status_pb2_grpc.StatusServiceServicer):
         return status_pb2.GetStatusResponse(services=[status])
 
     async def _read(self) -> None:
-        """One reading at a time: a database that does not answer holds up one thread, not all."""
+        """Reads one at a time: a database that does not answer holds up one thread, not all."""
         if self.readers:
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(asyncio.to_thread(self._read_all))

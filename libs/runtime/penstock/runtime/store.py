@@ -39,7 +39,7 @@ C = TypeVar("C")
 
 
 class Store:
-    """One database, shared by the threads of one process."""
+    """A database, shared by the threads of one process."""
 
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self.database = database
@@ -110,7 +110,7 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Effect]:
-        """One transaction in the thread of the caller: rolled back when the block raises,
+        """A transaction in the thread of the caller: rolled back when the block raises,
         committed, and durable, when it ends. Waits up to 30 s for another writer.
 
         Raises RuntimeError on an event loop's thread, and inside another transaction.

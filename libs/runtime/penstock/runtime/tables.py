@@ -84,7 +84,7 @@ _Serial = BigInteger().with_variant(Integer, "sqlite")
 
 
 class InboxRow(RuntimeTables):
-    """One event that a group has applied."""
+    """An event that a group has applied."""
 
     __tablename__ = "penstock_inbox"
 
@@ -94,7 +94,7 @@ class InboxRow(RuntimeTables):
 
 
 class OutboxRow(RuntimeTables):
-    """One event that is decided and not yet acknowledged by Kafka. Ids rise, also over a deleted row."""
+    """An event that is decided and not yet acknowledged by Kafka. Ids rise, also over a deleted row."""
 
     __tablename__ = "penstock_outbox"
     __table_args__ = ({"sqlite_autoincrement": True},)
@@ -111,7 +111,7 @@ class OutboxRow(RuntimeTables):
 
 
 class JobRow(RuntimeTables):
-    """One job from wish to end. `state` is queued, running, done, failed or canceled; `attempt` counts
+    """A job from wish to end. `state` is queued, running, done, failed or canceled; `attempt` counts
     its starts, `crashes` those whose process died by itself, `refusals` those that ended in an error
     of a kind that may pass; `cost` is that of all its starts.
     """

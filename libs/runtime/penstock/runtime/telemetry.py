@@ -28,7 +28,7 @@ _MAX_BYTES = 16 << 20
 
 
 class FileSpanExporter(SpanExporter):
-    """One JSON object a line; at 16 MiB the file becomes `.1` and the older one goes. Several
+    """Writes a JSON object a line; at 16 MiB the file becomes `.1` and the older one goes. Several
     processes may write to one file.
     """
 

@@ -67,7 +67,7 @@ class ComposeUnderTest:
 
     @cached_property
     def bootstrap_servers(self) -> str:
-        """All Kafka nodes, as publishers on this machine reach them."""
+        """Kafka nodes, as publishers on this machine reach them."""
         nodes = [service for name, service in self.config()["services"].items() if name.startswith("kafka")]
         return ",".join(f"127.0.0.1:{port['published']}" for node in nodes for port in node["ports"])
 
@@ -188,7 +188,7 @@ class ComposeUnderTest:
         self.ready()
 
     def dead(self, service: str, number: int = 0) -> AbstractContextManager[None]:
-        """One of its containers killed, and not started again within the block."""
+        """Kills one of its containers, which is not started again within the block."""
         container = self.containers(service)[number]
         return self._meanwhile(["kill", container], ["start", container])
 

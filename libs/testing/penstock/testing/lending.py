@@ -99,7 +99,7 @@ def applications(seed: str, rows: int, *, one_class: bool = False) -> pa.Table:
 
 
 def write_part(path: Path, rows: pa.Table, classes: Sequence[str] = ("false", "true")) -> Path:
-    """One part of a training set, train, validation or audit, as the feature store writes it."""
+    """A part of a training set, train, validation or audit, as the feature store writes it."""
     said = json.dumps({"classes": list(classes)})
     pq.write_table(rows.replace_schema_metadata({"penstock": said}), path)
     return path

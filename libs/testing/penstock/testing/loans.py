@@ -128,7 +128,7 @@ class _FeatureStore(FeatureStoreServiceServicer):
 
 
 class _Server:
-    """One gRPC server in a thread with a loop of its own."""
+    """A gRPC server in a thread with a loop of its own."""
 
     def __init__(self, port: int, register: Any, servicer: Any) -> None:
         self._loop = asyncio.new_event_loop()

@@ -228,7 +228,7 @@ class Mutations:
 
 
 def _spots(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Each value's holder and its key or index there."""
+    """Holder of each value, and its key or index there."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         yield node, key

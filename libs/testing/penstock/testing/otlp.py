@@ -65,7 +65,7 @@ class Receiver:
         self._points: dict[tuple[str, str, frozenset[tuple[str, str]]], Point] = {}
 
     def spans(self) -> list[Span]:
-        """All so far. A process sends its spans every five seconds, and when it ends."""
+        """Spans so far. A process sends its spans every five seconds, and when it ends."""
         with self._lock:
             return list(self._spans)
 

@@ -102,7 +102,7 @@ class Prometheus:
 
 @contextmanager
 def running_prometheus() -> Iterator[Prometheus]:
-    """One that scrapes nothing, in a container until the block or this process ends. Raises CannotRun."""
+    """A Prometheus that scrapes nothing, in a container until block or process end. Raises CannotRun."""
     with containers.run(
         image_of("prometheus", "observability"),
         port=9090,

@@ -161,7 +161,7 @@ class News(Restored):
     def _unknown(
         self, known: WatchRequest, news: WatchResponse
     ) -> Iterator[tuple[MutableSequence[bytes], bytes]]:
-        """Each event that the site does not know and can follow, and its place in the answer."""
+        """Events that the site does not know and can follow, each with its place in the answer."""
         held_back = self.held_back(known.status.features)
         for name, stated in self.applied.statements.items():
             number = known.numbers.get(name, 0)

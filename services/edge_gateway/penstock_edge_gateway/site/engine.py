@@ -1,4 +1,4 @@
-"""One model version on ONNX Runtime: tensors in, tensors out.
+"""A model version on ONNX Runtime: tensors in, tensors out.
 
 One thread a call and no arena: a small graph gains nothing from more threads, and an arena keeps
 what its largest batch took.

@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class Pipelines:
-    """One file a pipeline in `folder`, its event as JSON with the signed statement. The trust store in
+    """A file a pipeline in `folder`, its event as JSON with the signed statement. The trust store in
     `keys` is read anew each time. Methods block for the disk, but for `get`.
     """
 

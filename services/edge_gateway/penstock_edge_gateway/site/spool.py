@@ -89,7 +89,7 @@ class Batch:
 
 
 class Spool:
-    """One lane. Methods block, and may be called from any thread; none holds up the others for long, but
+    """A lane. Methods block, and may be called from any thread; none holds up the others for long, but
     for `erase`.
     """
 

@@ -25,7 +25,7 @@ class Full(Exception):
 
 
 class SpoolFile:
-    """One connection. Not safe from several threads at once, but for `sync`."""
+    """A connection. Not safe from several threads at once, but for `sync`."""
 
     def __init__(self, path: Path, schema: str, *, durable: bool, size: int) -> None:
         """Opens the file, or makes it, for its owner's eyes alone. `durable`: what was committed is on
@@ -121,7 +121,7 @@ class SpoolFile:
                 raise
 
     def freeing(self, change: Callable[[], T]) -> T:
-        """One transaction that has to succeed on a full disk, too; it deletes STEP_BYTES at most. Raises
+        """A transaction that has to succeed on a full disk, too; it deletes STEP_BYTES at most. Raises
         Full where others took the reserve's room, and the log has none.
         """
         with suppress(Full), self.transaction():

@@ -59,7 +59,7 @@ class SiteTrust:
 
     @property
     def signed_at(self) -> datetime | None:
-        """When the registry signed that update; None where an older release kept it. Raises as `serial`."""
+        """Moment of that update's signature; None where an older release kept it. Raises as `serial`."""
         return self._kept().at
 
     def begin(self, updates: bytes) -> None:

@@ -31,7 +31,7 @@ ANSWER_S = 5.0  # that one answer of Kafka's is waited for
 
 
 class Below(NamedTuple):
-    """All events of a partition below an offset, and where their records go."""
+    """Events of a partition below an offset, and where their records go."""
 
     events: Partition
     offset: int

@@ -41,7 +41,7 @@ META = pa.schema(
 
 
 class Received(NamedTuple):
-    """One message of a records topic; Kafka's timestamp is when ingest published it."""
+    """A message of a records topic; Kafka's timestamp is when ingest published it."""
 
     offset: int
     timestamp_ms: int

@@ -257,7 +257,7 @@ class SourceLake:
 
 
 class Lake:
-    """All sources of all pipelines below one folder, which one process owns at a time, also of
+    """Sources of all pipelines below one folder, which one process owns at a time, also of
     several machines that share it.
     """
 

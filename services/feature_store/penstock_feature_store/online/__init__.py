@@ -1,1 +1,1 @@
-"""Each entity's newest row, through Feast, in SQLite or Redis."""
+"""Newest row of each entity, through Feast, in SQLite or Redis."""

@@ -50,7 +50,7 @@ _ENTITY: Final = b"\x0a"
 
 @lru_cache(maxsize=4096)
 def _begins(name: int, row: int) -> bytes:
-    """All before the name of an entity in the answer; lengths in bytes."""
+    """Bytes before the name of an entity in the answer; lengths in bytes."""
     named = _ENTITY + _varint(name)
     return _ENTITIES + _varint(len(named) + name + row) + named
 

@@ -59,8 +59,8 @@ class Packing:
     def unpack(
         self, rows: Iterable[tuple[bytes | None, bytes | None]], oldest_us: int
     ) -> list[Packed | None]:
-        """One an entity; None where only the columns can tell. `rows`: its `__origin` and `__row` as Feast
-        keeps them, None where it does not; `oldest_us`: event time before which a row is expired.
+        """Unpacks a row an entity; None where only columns can tell. `rows`: its `__origin` and `__row` as
+        Feast keeps them, None where it does not; `oldest_us`: event time before which a row is expired.
         """
         stamp, unpacked = self._stamp, list[Packed | None]()
         for origin, packed in rows:

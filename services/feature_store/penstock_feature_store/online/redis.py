@@ -36,7 +36,7 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 class RedisOnlineStore(OnlineStore):
-    """One pipeline's keys: Feast's, which end in its project, and `penstock:positions:<project>`."""
+    """Keys of one pipeline: Feast's, which end in its project, and `penstock:positions:<project>`."""
 
     def __init__(
         self, folder: Path, pipeline: Pipeline, section: Mapping[str, Any], redis: Any, address: Address
@@ -71,7 +71,7 @@ class RedisOnlineStore(OnlineStore):
             )
 
     def erase(self, sources: Collection[str], entity: str) -> bool:
-        """All fields of the entity but those of other entities' views: also fields that no pipeline
+        """Erases all fields of the entity but those of other entities' views: also fields that no pipeline
         declares any more.
         """
         gone = {names.view_of(source) for source in sources}
@@ -119,7 +119,7 @@ class RedisOnlineStore(OnlineStore):
         return self._redis.pipeline(transaction=False)
 
     def _keys(self) -> Iterator[Sequence[bytes]]:
-        """All entities' keys, AT_ONCE at a time."""
+        """Keys of all entities, AT_ONCE at a time."""
         cursor = 0
         while True:
             with self._turn():
@@ -151,7 +151,7 @@ class RedisOnlineStore(OnlineStore):
 
 
 class RedisOnlineStores(OnlineStores):
-    """One client for all pipelines. They share a database; two installations do not."""
+    """A client for all pipelines. They share a database; two installations do not."""
 
     shared = True
 

@@ -32,7 +32,7 @@ _REMEDY = "Write redis://host:6379/0, or rediss:// for TLS"
 
 
 class Address(NamedTuple):
-    """One server and one of its databases."""
+    """A server and one of its databases."""
 
     host: str
     port: int

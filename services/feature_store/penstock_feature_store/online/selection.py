@@ -24,7 +24,7 @@ class Selection:
         self._places = [(source, kept[source].index(field)) for source, field in wanted if self._packed]
 
     def read(self, store: OnlineStore, entities: Sequence[str], now: datetime) -> Sequence[Packed | None]:
-        """One an entity, in order; None for one of which only the columns can tell."""
+        """Reads a row an entity, in order; None for one of which only the columns can tell."""
         if not self._packed:
             return [None] * len(entities)
         parts = [store.features(source, entities, now) for source in self._sources]

@@ -37,7 +37,7 @@ _POSITIONS = (
 
 
 class SqliteOnlineStore(OnlineStore):
-    """One connection of Feast's, whose calls take turns, and one that only reads: the file's log lets it
+    """A connection of Feast's, whose calls take turns, and one that only reads: the file's log lets it
     go on while rows are written. Rows and positions lie in one file, so that they are lost together.
     """
 
@@ -158,7 +158,7 @@ class SqliteOnlineStores(OnlineStores):
         """A file is always there."""
 
     def close(self) -> None:
-        """Each store closes its own connection."""
+        """Closes this store's own connection."""
 
 
 @lru_cache(maxsize=256)
@@ -184,7 +184,7 @@ def _path(folder: Path) -> Path:
 
 @contextmanager
 def _positions(path: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction."""
+    """Reads in one transaction."""
     with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection:
         connection.execute(_POSITIONS)
         with connection:

@@ -36,7 +36,7 @@ BATCH = 500  # rows in one write to Feast; on SQLite it does a statement per val
 
 
 class OnlineStore(ABC):
-    """One pipeline's rows, and how far the lake has been written into them. Blocking, and safe from
+    """Rows of one pipeline, and how far the lake has been written into them. Blocking, and safe from
     any thread; one writer at a time.
 
     Each method raises Unavailable where the store does not answer. Opening it connects to nothing.
@@ -89,7 +89,7 @@ class OnlineStore(ABC):
 
     @abstractmethod
     def _packed(self, source: str, entities: Sequence[str]) -> Sequence[tuple[bytes | None, bytes | None]]:
-        """Each entity's `__origin` and `__row` as Feast keeps them, None where it does not. Waits for no
+        """`__origin` and `__row` as Feast keeps them, None where it does not. Waits for no
         writer.
         """
 
@@ -148,7 +148,7 @@ class OnlineStore(ABC):
         return len(rows)
 
     def read(self, source: str, entities: Sequence[str], fields: Sequence[str], now: datetime) -> list[Row]:
-        """One row an entity, in order."""
+        """Reads a row an entity, in order."""
         columns = {field: names.column_of(field) for field in fields}
         keys = [key_of(entity) for entity in entities]
         wanted = [*dict.fromkeys(columns.values()), names.ORIGIN]
@@ -157,7 +157,7 @@ class OnlineStore(ABC):
         return [_row(values, columns, self._max_age, now) for _, values in found]
 
     def features(self, source: str, entities: Sequence[str], now: datetime) -> list[Packed | None]:
-        """One an entity, in order, with the fields of the source's packing; None where `read` must tell."""
+        """Reads a row an entity, in order, with the fields of the packing; None where `read` must tell."""
         oldest_us = (now - self._max_age - _EPOCH) // _MICROSECOND
         return self.packings[source].unpack(self._packed(source, entities), oldest_us)
 

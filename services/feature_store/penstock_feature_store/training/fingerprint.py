@@ -47,7 +47,7 @@ def fingerprint(
 
 
 def _columns(part: Part) -> Iterator[pa.ChunkedArray]:
-    """All of them in their order; the next one is read while one is looked at."""
+    """Columns in their order; the next one is read while one is looked at."""
     names = part.schema.names
     with ThreadPoolExecutor(max_workers=1) as reader:
         ahead = reader.submit(part.column, names[0])

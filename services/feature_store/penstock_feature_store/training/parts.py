@@ -21,7 +21,7 @@ PAGE = 1 << 16  # bytes; who reads rows in turn holds a page of each column, twi
 
 
 class Part:
-    """One part: its file, its rows, and how many values of each column are missing."""
+    """A part: its file, its rows, and how many values of each column are missing."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path

@@ -15,7 +15,7 @@ Parts = npt.NDArray[np.int8]  # an index into PARTS for each row
 
 
 def by_entity(entities: Sequence[str], parts: SplitParts, seed: int) -> Parts:
-    """All rows of an entity lie in one part, whatever other rows there are.
+    """Puts all rows of an entity into one part, whatever other rows there are.
 
     The part follows from BLAKE2b of the entity's name, keyed with the seed, as a fraction of 2**64.
     """

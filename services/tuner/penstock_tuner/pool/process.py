@@ -1,4 +1,4 @@
-"""One trial's process as the pool sees it."""
+"""A trial's process as the pool sees it."""
 
 from __future__ import annotations
 

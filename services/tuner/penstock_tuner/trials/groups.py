@@ -19,7 +19,7 @@ MIN_CELL = 5  # rows of a group with one label, below which the group is left ou
 def differences(
     pipeline: Pipeline, scores: Scores, groups: Mapping[str, Iterable[Any]]
 ) -> Iterator[tuple[str, float]]:
-    """Each measure between the groups of each field of `audit.groups`, as `MEASURE.FIELD`.
+    """Measures between the groups of each field of `audit.groups`, as `MEASURE.FIELD`.
 
     `groups`: by field, a raw value [N] for each row. Groups with a cell of fewer than MIN_CELL rows
     are left out; nothing is said of a field with fewer than two others, or of a regression.

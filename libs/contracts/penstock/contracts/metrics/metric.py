@@ -20,7 +20,7 @@ WORK_S = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
 
 @dataclass(frozen=True)
 class Metric:
-    """One instrument. `buckets`: upper bounds of a histogram's. `shared`: each replica tells of the
+    """An instrument. `buckets`: upper bounds of a histogram's. `shared`: each replica tells of the
     database that they share, so the largest counts, not the sum.
     """
 

@@ -1,1 +1,1 @@
-"""One module a family, named by its type; each holds `FAMILY`. `penstock.modelkit.family` finds them."""
+"""Families, a module each, named by its type, that holds `FAMILY`. `penstock.modelkit.family` finds them."""

@@ -64,7 +64,7 @@ class Adapted:
             self._feed_columns(graph, shaped, features)
 
     def _feed_matrix(self, graph: Graph, only: tuple[str, onnx.TypeProto.Tensor]) -> None:
-        """One tensor [N, k] from all columns, which must be numbers."""
+        """A tensor [N, k] from all columns, which must be numbers."""
         (name, kind), inputs = only, self.signature.inputs
         if inputs.strings:
             raise Invalid(
@@ -87,7 +87,7 @@ class Adapted:
     def _feed_columns(
         self, graph: Graph, shaped: Mapping[str, onnx.TypeProto.Tensor], features: tuple[str, ...]
     ) -> None:
-        """One input [N, 1] or [N] a feature, by its name."""
+        """Inputs [N, 1] or [N], one a feature, by its name."""
         unknown, missing = sorted(set(shaped) - set(features)), sorted(set(features) - set(shaped))
         for wrong, sentence, remedy in (
             (

@@ -54,7 +54,7 @@ class Optimizer(ABC, Generic[SpecT]):
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """One step at this learning rate."""
+        """A step at this learning rate."""
         self._step += 1
         self.update([torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters], rate)
 

@@ -73,7 +73,7 @@ class Child:
 
 
 class JobProcess:
-    """One child. Make it with `start`; read each `message`; `ended` says how it died, `cost` what it
+    """A child. Make it with `start`; read each `message`; `ended` says how it died, `cost` what it
     used as far as it is known. `pid` is None until it has been forked.
     """
 

@@ -34,7 +34,7 @@ class NotOurs(Exception):
 
 @dataclass
 class Claim:
-    """One start of one job: what the starts before cost, and, as it goes on, what this one does."""
+    """A start of a job: what the starts before cost, and, as it goes on, what this one does."""
 
     row: int
     job_id: str

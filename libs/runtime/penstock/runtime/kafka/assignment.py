@@ -26,7 +26,7 @@ LOOKS, MOST_LOOKS = 2, 32
 
 
 class Assignment:
-    """One group's partitions, look by look: what is left out at one look may have come into being
+    """Partitions of one group, look by look: what is left out at one look may have come into being
     since the group was formed.
     """
 

@@ -23,7 +23,7 @@ class Partition(NamedTuple):
 
 
 class Message(NamedTuple):
-    """One message that was read. `timestamp`: milliseconds since the epoch, as the topic keeps them;
+    """A message that was read. `timestamp`: milliseconds since the epoch, as the topic keeps them;
     -1 where there is none.
     """
 
@@ -58,7 +58,7 @@ class Committed:
 
 
 class Produced(NamedTuple):
-    """One message to publish. `partition`: a number or `BY_KEY`."""
+    """A message to publish. `partition`: a number or `BY_KEY`."""
 
     topic: str
     partition: int

@@ -39,7 +39,7 @@ class Positions:
         self._ended: dict[Partition, int] = {}  # the log's end, as seen last
 
     def __iter__(self) -> Iterator[TopicPartition]:
-        """Each assigned partition with its position."""
+        """Assigned partitions with their positions."""
         return (topic_partition(self._kafka, *at) for at in self._next.items())
 
     def of(self, partition: Partition) -> int:

@@ -1,4 +1,4 @@
-"""One span per batch with links to the events' own traces, not one span per event."""
+"""A span per batch with links to the events' own traces, not one span per event."""
 
 from __future__ import annotations
 

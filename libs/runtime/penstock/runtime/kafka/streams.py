@@ -90,7 +90,7 @@ class TransactionalStream(Member):
         return partial(self._answer, transactions)
 
     def _answer(self, transactions: Transactions, gathered: Gathered) -> None:
-        """One transaction."""
+        """Answers in one transaction."""
         if not (batches := self._up_to_the_ends(gathered)):
             return
         with batch_span("process", batches):

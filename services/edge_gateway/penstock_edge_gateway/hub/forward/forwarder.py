@@ -57,7 +57,7 @@ class _Asked:
 
 
 class Forwarder:
-    """One thread commits; calls come from the event loop."""
+    """Commits in one thread; calls come from the event loop."""
 
     def __init__(self, kafka: KafkaSettings, declared: Declared, lease: Lease, readiness: Readiness) -> None:
         self._kafka = kafka
