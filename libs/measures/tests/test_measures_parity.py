@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from penstock.measures.fairness import Rates
-from penstock.measures.parity import fair_bounds, rows_needed
+from penstock.measures.parity import fair_bounds, fair_rates, rows_needed
 
 
 def of_two(positives: tuple[int, int], negatives: tuple[int, int], rate: float = 0.7) -> tuple[Rates, Rates]:
@@ -17,7 +17,9 @@ def of_two(positives: tuple[int, int], negatives: tuple[int, int], rate: float =
 
 
 def bound(rows: tuple[Rates, Rates], name: str = "equalized_odds_difference") -> float:
-    found = fair_bounds(name, *rows, 0.95, seed=1)
+    drawn = fair_rates(*rows, seed=1)
+    assert drawn is not None
+    found = fair_bounds(name, drawn, 0.95)
     assert found is not None
     assert len(found) == 200
     return float(np.median(found))
@@ -35,9 +37,15 @@ def test_a_ratio_has_its_lower_bound_below_parity() -> None:
 
 
 def test_an_empty_cell_says_nothing() -> None:
-    rows, common = of_two((0, 10), (10, 10))
-    assert fair_bounds("equal_opportunity_difference", rows, common, 0.95, 1) is None
-    assert fair_bounds("demographic_parity_difference", rows, common, 0.95, 1) is not None
+    drawn = fair_rates(*of_two((0, 10), (10, 10)), seed=1)
+    assert drawn is not None
+    assert fair_bounds("equal_opportunity_difference", drawn, 0.95) is None
+    assert fair_bounds("demographic_parity_difference", drawn, 0.95) is not None
+
+
+def test_too_many_groups_are_not_drawn() -> None:
+    rows, rate = np.full((1, 24, 1), 10.0), np.full((1, 1, 1), 0.5)
+    assert fair_rates(Rates(rows, rows, rows, rows), Rates(rate, rate, rate, rate), seed=1) is None
 
 
 def test_rows_grow_with_the_square() -> None:

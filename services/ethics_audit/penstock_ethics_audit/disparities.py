@@ -13,7 +13,7 @@ from penstock.measures import fairness
 from penstock.measures.fairness import Rates
 from penstock.measures.groups import Grouping, asked_cells
 from penstock.measures.intervals import Bootstrap, disparity, percentile
-from penstock.measures.parity import shared
+from penstock.measures.parity import fair_bounds, shared
 from penstock.measures.scores import Codes, Floats, Scores
 
 Said = tuple[str, str, Interval | None]
@@ -43,11 +43,12 @@ def compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootst
     disparities: dict[str, Interval | None] = {}
     proven: dict[str, Interval | None] = {}
     thin, fair = [], {}
-    common = _common(estimated, rows)
+    by_chance = bootstrap.fair(rows, _common(estimated, rows))
     for notion in between_groups(scores.task):
         name = notion.name
         disparities[name] = disparity(name, estimated, drawn, worth, bootstrap.confidence)
-        if (bounds := bootstrap.fair(name, rows, common)) is not None:
+        bounds = fair_bounds(name, by_chance, bootstrap.confidence) if by_chance is not None else None
+        if bounds is not None:
             fair[name] = bounds
         least = [_least(name, group, scores.classes) for group in cells]
         enough = np.flatnonzero(np.array(least) >= min_rows)

@@ -19,7 +19,7 @@ from penstock.client.guess.evidence import error_of_audit
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Gate, Pipeline, Split
 from penstock.measures.groups import asked_cells, compare_not_stated, divide
-from penstock.measures.parity import MOST_PASS, fair_bounds, halfway, rows_needed, shared
+from penstock.measures.parity import MOST_PASS, fair_bounds, fair_rates, halfway, rows_needed, shared
 from penstock.measures.scores import Codes
 
 _SEED = 7  # the same rows give the same figures
@@ -108,8 +108,8 @@ def _outlook(pipeline: Pipeline, gate: Gate, found: _Labelled, share: float) -> 
     thinnest, cell = _thinnest(gate.metric, grouping.groups, classes, cells)
     why = f"{cell} has {thinnest} audit rows, {spec.min_rows} are needed" if thinnest < spec.min_rows else ""
     of_interest = range(1, 2) if len(classes) == 2 else range(len(classes))
-    fair = (shared(cells, of_interest), halfway(cells, of_interest))
-    bounds = fair_bounds(gate.metric, *fair, pipeline.audit.confidence, _SEED)
+    drawn = fair_rates(shared(cells, of_interest), halfway(cells, of_interest), _SEED)
+    bounds = fair_bounds(gate.metric, drawn, pipeline.audit.confidence) if drawn is not None else None
     if bounds is None:
         return Outlook(gate, why=why or "there are too many groups and classes to tell")
     usual, needs = float(np.median(bounds)), None

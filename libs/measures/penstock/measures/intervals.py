@@ -29,7 +29,7 @@ from penstock.contracts.measures import MEASURES
 from penstock.measures.band import proven
 from penstock.measures.exact import proportion
 from penstock.measures.fairness import CONTRASTS, Rates, Tally, extreme
-from penstock.measures.parity import fair_bounds
+from penstock.measures.parity import fair_rates
 from penstock.measures.resampling import collect, draws, redraws
 from penstock.measures.scores import Codes, Floats
 from penstock.measures.weighted import Meters, estimate
@@ -102,9 +102,9 @@ class Bootstrap:
         pieces = redraws(tally.counts, kept, self.resamples, self._seed.spawn(1)[0])
         return Rates(**collect(pieces, lambda counts: vars(tally.rates(counts))))
 
-    def fair(self, name: str, rows: Rates, common: Rates) -> Floats | None:
-        """Bounds of audits of a fair model, see `fair_bounds`."""
-        return fair_bounds(name, rows, common, self.confidence, self._beside)
+    def fair(self, rows: Rates, common: Rates) -> Rates | None:
+        """Rates in resamples of audits of a fair model, see `fair_rates`."""
+        return fair_rates(rows, common, self._beside)
 
     def share(self, hits: float, rows: float, drawn: Interval | None) -> Interval | None:
         """The exact interval of a share of rows; where entities have several, no narrower than `drawn`."""

@@ -37,9 +37,9 @@ def halfway(cells: Codes, of_interest: Sequence[int]) -> Rates:
     return Rates(share, (1 + share) / 2, share / 2, 1 - share)
 
 
-def fair_bounds(name: str, rows: Rates, common: Rates, confidence: float, seed: int) -> Floats | None:
-    """Bounds [AUDITS] on the side away from parity that audits of a fair model show, rising; simulated.
-    None where a cell is empty, or there are more than MOST_CONTRASTS.
+def fair_rates(rows: Rates, common: Rates, seed: int) -> Rates | None:
+    """Rates [RESAMPLES * AUDITS, groups, classes of interest] in resamples of audits of a fair model;
+    simulated, NaN where a cell is empty. None with more than MOST_CONTRASTS.
 
     `rows` [1, groups, classes of interest]: those that each rate is a share of. `common`
     [1, 1, classes]: the rates that all groups truly have.
@@ -57,7 +57,14 @@ def fair_bounds(name: str, rows: Rates, common: Rates, confidence: float, seed: 
         again = generator.binomial(counts, seen, (RESAMPLES, AUDITS, *counts.shape))
         with np.errstate(invalid="ignore"):
             drawn.append(again.reshape(-1, *counts.shape) / counts)
-    contrasts = CONTRASTS[name](Rates(*drawn))
+    return Rates(*drawn)
+
+
+def fair_bounds(name: str, drawn: Rates, confidence: float) -> Floats | None:
+    """Bounds [AUDITS] of a measure on the side away from parity that audits of a fair model show, rising.
+    None where a cell is empty. `drawn`: by `fair_rates`, for all measures.
+    """
+    contrasts = CONTRASTS[name](drawn)
     if np.isnan(contrasts).any():
         return None
     values = extreme(name, contrasts).reshape(RESAMPLES, AUDITS)

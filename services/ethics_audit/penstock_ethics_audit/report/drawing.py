@@ -43,6 +43,7 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.titlecolor": INK,
+    "axes.titley": 1.0,  # nothing stands above the axes; to look for it is a fifth of the drawing
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
