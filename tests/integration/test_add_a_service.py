@@ -28,12 +28,11 @@ from penstock.contracts.topics import SHARED
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.broker import free_ports
-from penstock.testing.checkout import ROOT, SET_UP, copied, environment, make
+from penstock.testing.checkout import ROOT, SET_UP, change, copied, environment, make
 from penstock.testing.wait import PATIENCE_S
 
 PAGE = (ROOT / "docs" / "add-a-service.md").read_text()
 FILE = re.compile(r"```(?:python|toml|proto)\n(?:#|//) (?P<path>\S+)\n(?P<text>.*?)```", re.DOTALL)
-CHANGE = re.compile(r"```diff\n# (?P<path>\S+)\n(?P<lines>.*?)```", re.DOTALL)
 NO_SOURCES = {*SET_UP, "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".import_linter_cache"}
 FOLDER = "services/tally/"
 OUTSIDE_AT_MOST = 4
@@ -59,20 +58,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     for found in FILE.finditer(PAGE):
         (folder / found["path"]).parent.mkdir(parents=True, exist_ok=True)
         (folder / found["path"]).write_text(found["text"])
-    for found in CHANGE.finditer(PAGE):
-        before, after = (changed(found["lines"], sign) for sign in "-+")
-        text = (folder / found["path"]).read_text()
-        assert text.count(before) == 1, f"{found['path']} has not, once:\n{before}"
-        (folder / found["path"]).write_text(text.replace(before, after))
+    change(PAGE, folder)
     by_hand = frozenset(differing(folder))
     code, said = make(folder, "gen")
     assert code == 0, said
     return House(folder, by_hand)
-
-
-def changed(lines: str, sign: str) -> str:
-    """One side of a diff: the lines that stay, and those with the sign."""
-    return "".join(line[1:] for line in lines.splitlines(keepends=True) if line[0] in (" ", sign))
 
 
 def differing(folder: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +23,7 @@ SECTION = section_at(Pipeline, ["model"])
 assert SECTION is not None
 TYPES: dict[str, Any] = SECTION.types()
 QUICK: dict[str, Any] = {"epochs": 7, "batch_size": 64, "optimizer": {"learning_rate": 0.03}}
+LONGER: dict[str, int] = {}  # epochs of a type that does not learn in so few
 SMALL: dict[str, dict[str, Any]] = {
     "ft_transformer": {"d": 16, "blocks": 2, "heads": 4},
     "tabm": {"k": 4, "hidden": [16]},
@@ -31,11 +33,14 @@ SMALL: dict[str, dict[str, Any]] = {
 def test_every_type_of_model_has_a_family() -> None:
     assert {"mlp", "linear"} <= set(TYPES)
     for name, spec in TYPES.items():
-        assert family_of(spec(type=name)).spec is spec
+        family = family_of(spec(type=name))
+        assert family.spec is spec
+        assert ("loop" in signature(family.fit).parameters) == spec.workers, name
 
 
 def of(name: str, target: str = "binary") -> Pipeline:
     trainer = {key: value for key, value in QUICK.items() if key in TYPES[name].trainer_keys}
+    trainer["epochs"] = LONGER.get(name, QUICK["epochs"])
     return pipeline({"type": name, **SMALL.get(name, {})}, target, trainer=trainer)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ SET_UP = (".venv", ".venv-triton", ".cache")  # filled by `make setup`
 MAKE_WITHIN_S = 600.0
 BLOCK = re.compile(r"```python\n# (?P<path>\S+)\n(?P<text>.*?)```", re.DOTALL)
 """A file of a page: its path in the first line."""
+CHANGE = re.compile(r"```diff\n# (?P<path>\S+)\n(?P<lines>.*?)```", re.DOTALL)
+"""A change of a page to a file that there is, as a diff without line numbers."""
 
 
 def copied(folder: Path) -> Path:
@@ -50,6 +53,24 @@ def follow(page: str, folder: Path, *, union: str, keys: str) -> set[str]:
     return set(blocks)
 
 
+def change(text: str, folder: Path) -> set[str]:
+    """Makes a page's changes in a copy; returns their files. Raises AssertionError where a file has not,
+    exactly once, what is to be changed.
+    """
+    found = list(CHANGE.finditer(text))
+    for each in found:
+        before, after = (_side(each["lines"], sign) for sign in "-+")
+        now = (folder / each["path"]).read_text()
+        assert now.count(before) == 1, f"{each['path']} has not, once:\n{before}"
+        (folder / each["path"]).write_text(now.replace(before, after))
+    return {each["path"] for each in found}
+
+
+def _side(lines: str, sign: str) -> str:
+    """One side of a diff: the lines that stay, and those with the sign."""
+    return "".join(line[1:] for line in lines.splitlines(keepends=True) if line[0] in (" ", sign))
+
+
 def environment(folder: Path) -> dict[str, str]:
     """Environment variables with which Python takes the copy's own sources, new members included."""
     members = sorted(str(path.parent) for path in folder.glob("*/*/pyproject.toml"))
@@ -61,6 +82,20 @@ def make(folder: Path, target: str, within: float = MAKE_WITHIN_S) -> tuple[int,
     """Exit code and output of `make TARGET` there, without its set-up."""
     done = subprocess.run(
         ["make", "--old-file", "setup", target],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=within,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def run_tests(folder: Path, *arguments: str, within: float = MAKE_WITHIN_S) -> tuple[int, str]:
+    """Exit code and output of pytest in the copy, on its own tests and sources."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, *arguments],
         cwd=folder,
         env=environment(folder),
         capture_output=True,

@@ -35,7 +35,7 @@ class FamilySpec(Model):
     treatments: ClassVar[frozenset[str]] = frozenset({"impute", "clip", "scale", *ENCODINGS})
     trainer_keys: ClassVar[frozenset[str]] = frozenset(Trainer.model_fields)
     sample_weight: ClassVar[bool] = True  # honours `training.sample_weight`
-    workers: ClassVar[bool] = True  # honours `training.workers`
+    workers: ClassVar[bool] = False  # a network: its `fit` takes a loop, which workers may share
     quantiles: ClassVar[bool] = True  # honours a target's `quantiles`
     usual: ClassVar[bool] = False  # searched where `tuner.space` names no families
     # What is searched of it where `tuner.space` is left out, written as there: `model`, `trainer`.
@@ -65,7 +65,13 @@ class FamilySpec(Model):
         return {"trainer": by_steps(rows)} if "batch_size" in cls.trainer_keys else {}
 
 
-class Mlp(FamilySpec):
+class NetworkSpec(FamilySpec):
+    """Keys of a network, trained batch by batch in `penstock.modelkit.training`'s loop."""
+
+    workers = True
+
+
+class Mlp(NetworkSpec):
     """A network of fully connected layers with dropout."""
 
     usual = True
@@ -107,7 +113,7 @@ class Mlp(FamilySpec):
         }
 
 
-class TabM(FamilySpec):
+class TabM(NetworkSpec):
     """Networks that share their weights and are trained side by side (Gorishniy et al. 2025), with its
     authors' defaults. A step costs `k` times that of an `mlp` as wide.
     """
@@ -132,7 +138,7 @@ class TabM(FamilySpec):
         return {"trainer": {**by_steps(rows, steps=1000), "optimizer": optimizer}}
 
 
-class Linear(FamilySpec):
+class Linear(NetworkSpec):
     """A linear or logistic regression, trained by gradient descent: at the usual rate its steps may end
     0.01 of AUROC short of the best one, with `trainer: {optimizer: {learning_rate: 0.01}}` nearer.
     """
@@ -148,7 +154,7 @@ class Linear(FamilySpec):
 Cross = Annotated[tuple[FieldName, ...], Field(min_length=2, max_length=4)]
 
 
-class WideDeep(FamilySpec):
+class WideDeep(NetworkSpec):
     """A linear part over every value of a category and over crosses, beside a network of fully
     connected layers; both are learned together (Cheng et al. 2016).
     """
@@ -169,7 +175,7 @@ class WideDeep(FamilySpec):
     """Share of each layer's outputs that a training step leaves out."""
 
 
-class FtTransformer(FamilySpec):
+class FtTransformer(NetworkSpec):
     """A transformer that looks at a row's features as tokens (Gorishniy et al. 2021), with its authors'
     sizes and dropouts. Weight decay leaves out tokens, norms and biases.
     """
@@ -231,7 +237,6 @@ class BoostedTrees(FamilySpec, Monotone):
 
     treatments = frozenset({"one_hot"})
     trainer_keys = frozenset({"epochs", "early_stopping", "class_weights"})
-    workers = False
     usual = True
     searched: ClassVar[Searched] = {
         "model": {
@@ -278,7 +283,7 @@ class BoostedTrees(FamilySpec, Monotone):
         }
 
 
-class Autoencoder(FamilySpec):
+class Autoencoder(NetworkSpec):
     """A detector of anomalies: a network that learns to give the negative class's rows back through a
     few numbers (Rumelhart, Hinton and Williams 1986). How wrongly a row comes back becomes the
     positive class's probability, on the validation rows (Platt 1999).
@@ -321,7 +326,6 @@ class Ensemble(FamilySpec):
     """
 
     quantiles = False
-    workers = False
 
     type: Literal["ensemble"]
     members: tuple[Annotated[Member, OneOf(alone=True)], ...] = Field(
