@@ -11,11 +11,33 @@ from pathlib import Path
 
 import pytest
 
-from penstock.testing.checkout import ROOT, copied_members, environment
+from penstock.testing.checkout import ROOT, copied_members, environment, run_tests
 
 COPIED = ("libs/contracts", "libs/measures", "services/ethics_audit")
 TABLE = "libs/contracts/penstock/contracts/measures.py"
 BLOCK = re.compile(r"```python\n# (?P<path>libs/\S+\.py).*\n(?P<text>[\s\S]*?)```")
+FAIRNESS_TESTS = "libs/measures/tests/test_measures_fairness.py"
+OF_TWO_RATES = {
+    TABLE: """
+Measure(
+    "equalized_odds_ratio",
+    "Equalized odds ratio",
+    "the smallest ratio of two groups' true or of their false positive rates; 1 is parity",
+    CLASSES,
+    higher_is_better=True,
+    range=(0, 1),
+    undefined=_EMPTY_CELL,
+    between_groups=True,
+    gate=TWO_CLASSES,
+    several_classes=_WORST_CLASS,
+)
+""",
+    "libs/measures/penstock/measures/fairness.py": """
+@contrast
+def equalized_odds_ratio(of: Rates) -> Floats:
+    return np.concatenate([ratios(of.true_positive), ratios(of.false_positive)], axis=1)
+""",
+}
 OVER_ROWS = {
     TABLE: """
 Measure(
@@ -59,6 +81,7 @@ from penstock_ethics_audit.result import Result, software
 
 GATES = '''gates:
     - {metric: predictive_equality_difference, by: sex, at_most: 0.1}
+    - {metric: equalized_odds_ratio, by: sex, at_least: 0.8}
     - {metric: balanced_accuracy, at_least: 0.9}
 '''
 text = PIPELINE_TEXT.partition("gates:")[0] + GATES
@@ -81,9 +104,11 @@ found = audit(scores, [grouping], read(text).audit, 1)
 (compared,) = found.groupings
 difference = compared.disparities["predictive_equality_difference"]
 assert abs(difference.estimate - 0.4) < 1e-12 and difference.lower < 0.4 < difference.upper, difference
+ratio = compared.disparities["equalized_odds_ratio"]
+assert abs(ratio.estimate - 0.2) < 1e-12 and ratio.lower < 0.2 < ratio.upper < 0.3, ratio
 assert abs(found.performance["balanced_accuracy"].estimate - 0.85) < 1e-12, found.performance
 assert compared.groups[0].performance["balanced_accuracy"] is not None
-assert [gate.verdict for gate in found.gates] == ["fail", "fail"], found.gates
+assert [gate.verdict for gate in found.gates] == ["fail", "fail", "fail"], found.gates
 
 keys = Keys(Path(sys.argv[1]))
 keys.ensure()
@@ -102,7 +127,7 @@ report = render(
     )
 ).replace("&#39;", "'")
 for words in (
-    "2 of 2 gates failed: Predictive equality difference by sex, Balanced accuracy.",
+    "3 of 3 gates failed: Predictive equality difference by sex, Equalized odds ratio by sex, Balanced",
     "The largest difference between two groups' false positive rates; 0 is parity; undefined where a group",
     "The mean share of each class that was decided rightly",
 ):
@@ -117,7 +142,7 @@ def test_a_measure_is_one_entry_and_one_function(tmp_path: Path) -> None:
     page = (ROOT / "libs" / "measures" / "README.md").read_text()
     between_groups = {found["path"]: found["text"] for found in BLOCK.finditer(page)}
     assert len(between_groups) == 2, "one entry and one function"
-    for blocks in (between_groups, OVER_ROWS):
+    for blocks in (between_groups, OF_TWO_RATES, OVER_ROWS):
         for path, text in blocks.items():
             add(tmp_path / path, text)
     done = subprocess.run(
@@ -129,6 +154,8 @@ def test_a_measure_is_one_entry_and_one_function(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    code, said = run_tests(tmp_path, FAIRNESS_TESTS)
+    assert code == 0, said
 
 
 def add(file: Path, text: str) -> None:

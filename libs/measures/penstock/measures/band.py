@@ -18,6 +18,7 @@ independently estimated quantities*, Statistical Methods in Medical Research 25,
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
@@ -37,18 +38,22 @@ def proven(name: str, estimated: Rates, drawn: Rates, rows: Rates, confidence: f
     """
     measure, compare = MEASURES[name], CONTRASTS[name]
     if measure.higher_is_better:
-        [of] = reads(name)
-        rate, draws = getattr(estimated, of), getattr(drawn, of)
-        critical = max(
-            _critical(differences(rate)[0], differences(draws), confidence),
-            _critical(_logarithms(ratios(rate))[0], _logarithms(ratios(draws)), confidence),
-        )
-        return float(highest_ratios(rate, getattr(rows, of), critical).min(initial=measure.best))
+        read = sorted(reads(name))
+        apart = [_joined(differences, read, of) for of in (estimated, drawn)]
+        relative = [_logarithms(_joined(ratios, read, of)) for of in (estimated, drawn)]
+        critical = max(_critical(of[0], draws, confidence) for of, draws in (apart, relative))
+        ends = [highest_ratios(getattr(estimated, of), getattr(rows, of), critical) for of in read]
+        return float(np.concatenate(ends).min(initial=measure.best))
     contrasts, draws = compare(estimated)[0], compare(drawn)
     critical = _critical(contrasts, draws, confidence)
     down, up = steps(name, estimated, rows, critical)
     least = np.maximum(contrasts - down, -contrasts - up)
     return float(least[_usable(contrasts, draws)].max(initial=measure.best))
+
+
+def _joined(compare: Callable[[Floats], Floats], names: Sequence[str], rates: Rates) -> Floats:
+    """Contrasts [R, C] of several rates, in the order of their names."""
+    return np.concatenate([compare(getattr(rates, name)) for name in names], axis=1)
 
 
 def _critical(contrasts: Floats, drawn: Floats, confidence: float) -> float:
