@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from penstock.contracts.formats import entity_key
 from penstock.contracts.load import BadPipeline, read
 from penstock.contracts.reference import reference
 from penstock.contracts.validation import Accepted, Rules
@@ -47,6 +48,10 @@ print(
             "answers": [
                 [answer.id, answer.fields] if isinstance(answer, Accepted) else [answer.reason, answer.detail]
                 for answer in answers
+            ],
+            "keys": [
+                (entity_key(line.encode(), read(TEXT).sources["rows"], "row_id") or b"").decode()
+                for line in LINES
             ],
             "problems": [
                 problems(wrong)

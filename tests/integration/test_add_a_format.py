@@ -43,6 +43,10 @@ def test_events_are_records_or_rejects(told: Any) -> None:
     assert empty == ["not_json", "the message has no value"]
 
 
+def test_events_are_keyed_by_their_entity(told: Any) -> None:
+    assert told["keys"] == ["r1", "r1", "r1", "r1", "", ""]
+
+
 def test_its_keys_belong_to_it(told: Any) -> None:
     alone, misspelt, untyped, unknown, other = told["problems"]
     assert [problem.split("  ", 1)[1] for problem in (*alone, *misspelt, *untyped, *unknown)] == [

@@ -123,12 +123,13 @@ def test_an_end_that_is_rounded_covers_what_it_is_meant_to(noise: float) -> None
     y = np.tile([0.0, 0.0, 1.0, 4.0, 12.0], 40)
     of = np.arange(len(y))
 
-    def covered(lower: float, upper: float) -> float:
+    def covered(lower: float, upper: float, group: Codes = of) -> float:
         ends = np.tile([lower, upper], (len(y), 1))
-        found = Rows(Scores("regression", y, of, values=y, intervals=ends), np.ones(len(y))).found()
-        return found["coverage"]
+        scores = Scores.of_numbers(y, of, y, ends).take(group)
+        return Rows(scores, np.ones(len(scores))).found()["coverage"]
 
     assert covered(noise, 4 + noise) == 0.8
+    assert covered(noise, noise, of[y == 0]) == 1  # of a group that has one label, too
     assert (covered(1e-4, 4), covered(0, 4 - 1e-4)) == (0.4, 0.6)
 
 

@@ -122,7 +122,7 @@ def score(split: Split, graph: Graph, signature: ModelSignature) -> Scores:
     if signature.target.type == "regression":
         intervals = _finite(outputs["interval"], "interval") if "interval" in outputs else None
         values = _finite(outputs["value"][:, 0], "value")
-        return Scores("regression", split.labels, units, values=values, intervals=intervals)
+        return Scores.of_numbers(split.labels, units, values, intervals)
     probabilities = _finite(outputs["probabilities"], "probabilities")
     if not np.isin(split.labels, np.arange(len(signature.classes))).all():
         raise Invalid(

@@ -7,10 +7,12 @@ from html import escape
 from importlib.resources import files
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from penstock.contracts.events import Interval
+from penstock.measures.scores import Scores
 from penstock.packages.parts import Bar, Bars, CurvePoint, Curves, Explanation, Series
 from penstock.packages.parts import Histogram as HistogramShown
 from penstock.testing.packages import AUROC_PASSED
@@ -20,7 +22,7 @@ from penstock_ethics_audit.importance import Importance
 from penstock_ethics_audit.looks import Looks
 from penstock_ethics_audit.report.concerns import concerns, merged, never_decided, unfinished, unstated
 from penstock_ethics_audit.report.notes import notes
-from penstock_ethics_audit.report.pictures import Confusion, Curve, Histogram, Pictures
+from penstock_ethics_audit.report.pictures import Confusion, Curve, Histogram, Pictures, pictures
 from penstock_ethics_audit.result import Result
 
 HALF = Interval(estimate=0.5, lower=0.4, upper=0.6)
@@ -47,15 +49,23 @@ def test_a_group_may_have_any_name(name: str) -> None:
     found = GroupingFindings(
         by="g", min_rows=1, groups=(group,), not_stated=0, left_out=False, disparities={}
     )
-    pictures = [
+    shown = [
         curves(drawn, "g", classifies=True, areas={name: HALF}),
         distributions(drawn, "g", "Probability"),
         errors(found),
     ]
-    for picture in pictures:
+    for picture in shown:
         assert picture is not None
         assert escape(name, quote=False) in picture.svg
         ElementTree.fromstring(picture.svg)
+
+
+@pytest.mark.parametrize(("rows", "points"), [(9, 1), (38, 3), (99, 9), (5000, 10)])
+def test_a_point_of_a_calibration_curve_is_ten_rows_at_least(rows: int, points: int) -> None:
+    labels = np.arange(rows, dtype=float)
+    scores = Scores.of_numbers(labels, np.arange(rows), labels)
+    (curve,) = pictures(scores, (), Findings.model_construct(groupings=())).calibration[""]
+    assert len(curve.x) == points
 
 
 @pytest.mark.filterwarnings("error")
@@ -120,11 +130,11 @@ def test_a_histogram_has_a_share_a_bin() -> None:
 def test_a_class_that_is_never_decided_is_said() -> None:
     found = Findings.model_construct(classes=("a", "b", "c"), labels={"a": 60, "b": 1040, "c": 0})
     counts = ((0, 55, 0, 5), (0, 1000, 0, 40), (0, 0, 0, 0))
-    pictures = Pictures.model_construct(confusion=Confusion(counts=counts))
-    [said] = never_decided(Result.model_construct(findings=found, pictures=pictures))
+    shown = Pictures.model_construct(confusion=Confusion(counts=counts))
+    [said] = never_decided(Result.model_construct(findings=found, pictures=shown))
     assert said == "The model never decides `a` (60 rows)."
-    pictures = Pictures.model_construct(confusion=None)
-    assert never_decided(Result.model_construct(findings=found, pictures=pictures)) == []
+    shown = Pictures.model_construct(confusion=None)
+    assert never_decided(Result.model_construct(findings=found, pictures=shown)) == []
 
 
 def test_a_third_value_of_a_binary_target_is_counted_and_said() -> None:

@@ -21,8 +21,10 @@ from penstock.client.declared import Row
 from penstock.client.pipelines import Pipelines
 from penstock.client.places import Places
 from penstock.client.settings import ClientSettings
-from penstock.contracts.dataplane import Reject, entity_key
+from penstock.contracts.dataplane import Reject
 from penstock.contracts.errors import Invalid, NotFound, Refused, Unavailable
+from penstock.contracts.formats import entity_key
+from penstock.contracts.pipeline import Source
 from penstock.contracts.topics import source_topic
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
@@ -94,7 +96,8 @@ class Events:
         """Publishes rows (mappings, or an event's bytes as they are), keyed by the entity; returns
         when Kafka has them all on disk.
 
-        Raises NotFound for a pipeline or source that does not exist, Unavailable when Kafka does
+        Raises NotFound for a pipeline or source that does not exist, Invalid for a row without a form
+        in the source's format (a mapping is written as JSON), Unavailable when Kafka does
         not take an event within 30 s; what was acknowledged before stays published: publish again,
         repeats are dropped by their id. `progress` is told the count of events so far.
         """
@@ -109,7 +112,7 @@ class Events:
         started = time.monotonic()
         count = size = 0
         for count, row in enumerate(rows, 1):
-            value, key = _message(row, spec.key)
+            value, key = _message(row, spec.sources[source], spec.key)
             self._produce(producer, topic, value, key, tally, count)
             size += len(value)
             if progress and count % 500 == 0:
@@ -261,14 +264,20 @@ def _watermarks(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
     }
 
 
-def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:
+def _message(row: Row | bytes, source: Source, key: str) -> tuple[bytes, bytes | None]:
     if isinstance(row, bytes):
-        return row, entity_key(row, key)
+        return row, entity_key(row, source, key)
+    if source.format.type != "json":
+        raise Invalid(
+            f"rows are written as JSON, and the source reads {source.format.type}",
+            where="format",
+            remedy="Give each event as the bytes that the source reads",
+        )
     entity = row.get(key)
     value = encoded(row, where=f"{key} {entity}")
     if isinstance(entity, (str, int)):
         return value, str(entity).encode("utf-8", "replace")
-    return value, entity_key(value, key)
+    return value, entity_key(value, source, key)
 
 
 def encoded(row: Row, *, where: str) -> bytes:

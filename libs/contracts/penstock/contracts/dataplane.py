@@ -78,18 +78,6 @@ def _whole(digits: str) -> float:
     return float(digits)
 
 
-def entity_key(event: bytes, field: str) -> bytes | None:
-    """Finds the Kafka key of an event: its entity, from the key's `field`, as ingest will read it; None
-    where it names none.
-    """
-    try:
-        found = read_json(event)
-    except json.JSONDecodeError:
-        return None
-    entity = found.get(field) if isinstance(found, dict) else None
-    return None if entity is None else str(entity).encode()
-
-
 _ZONELESS = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)?")
 
 

@@ -16,8 +16,6 @@ from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock.measures.weighted import BLOCK, Meter, Meters, Summed, Weights, mean, ratio, sums, together
 
 CALIBRATION_BINS = 10
-_ROUNDED = 4 * 2.0**-24
-"""Four roundings of a 32-bit float, relative: of a sum and a product, there and back."""
 
 Formula = Callable[[Scores], Meter | None]
 """None: there is nothing to say about these rows, the measure is left out."""
@@ -144,14 +142,10 @@ def r2(scores: Scores) -> Meter:
 
 @formula
 def coverage(scores: Scores) -> Meter | None:
-    """An end that misses the label by what 32-bit floats of such labels are rounded by reaches it: of many
-    labels that are 0, an end that is meant to be 0 lies some 1e-8 to either side of all.
-    """
     if scores.intervals is None:
         return None
-    y, (low, high) = scores.labels, scores.intervals.T
-    room = _ROUNDED * (abs(y.mean()) + y.std()) if len(y) else 0.0
-    return mean((low - room <= y) & (y <= high + room))
+    low, high = scores.intervals.T
+    return mean((low <= scores.labels) & (scores.labels <= high))
 
 
 @formula

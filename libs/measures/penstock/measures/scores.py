@@ -17,6 +17,9 @@ Codes = NDArray[np.int64]
 ABSTAINED = -1
 """The code in `Scores.decisions` of a row on which the model declined to decide."""
 
+_ROUNDED = 4 * 2.0**-24
+"""Four roundings of a 32-bit float, relative: of a sum and a product, there and back."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -74,6 +77,21 @@ class Scores:
             values=None if self.values is None else self.values[rows],
             intervals=None if self.intervals is None else self.intervals[rows],
         )
+
+    @classmethod
+    def of_numbers(
+        cls, labels: Floats, units: Codes, values: Floats, intervals: Floats | None = None
+    ) -> Scores:
+        """Scores of a regression. labels, values: [N]; intervals: [N, 2], as a graph gives them.
+
+        An end that differs from its row's label by rounding alone is that label: where many labels are
+        one number, as 0 of a count, whole shares of rows would lie inside or outside by chance.
+        """
+        if intervals is not None:
+            truth = labels[:, None]
+            slack = _ROUNDED * (np.abs(labels.mean()) + labels.std()) if len(labels) else 0.0
+            intervals = np.where(np.abs(intervals - truth) <= slack, truth, intervals)
+        return cls("regression", labels, units, values=values, intervals=intervals)
 
     @classmethod
     def pooled(cls, parts: Sequence[Scores]) -> Scores:

@@ -93,13 +93,9 @@ def of_epoch(task: Task, labels: Array, outputs: Array) -> tuple[str, float]:
 def _scores(
     task: Task, labels: Array, said: Array, decided: Array | None = None, intervals: Array | None = None
 ) -> Scores:
-    said = said.astype(np.float64)
-    return Scores(
-        task,
-        labels.astype(np.float64),
-        np.arange(len(labels)),
-        probabilities=None if task == "regression" else said,
-        decisions=None if decided is None else decided.astype(np.int64),
-        values=said if task == "regression" else None,
-        intervals=None if intervals is None else intervals.astype(np.float64),
-    )
+    labels, said, units = labels.astype(np.float64), said.astype(np.float64), np.arange(len(labels))
+    if task == "regression":
+        intervals = None if intervals is None else intervals.astype(np.float64)
+        return Scores.of_numbers(labels, units, said, intervals)
+    decisions = None if decided is None else decided.astype(np.int64)
+    return Scores(task, labels, units, probabilities=said, decisions=decisions)

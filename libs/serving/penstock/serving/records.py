@@ -75,10 +75,10 @@ def encoded(prediction: Prediction) -> bytes:
     """
     value = orjson.dumps(prediction)
     if len(value) > MESSAGE_BYTES:
-        prediction["inputs"] = prediction["probabilities"] = prediction["values"] = prediction[
-            "decisions"
-        ] = None
-        prediction.pop("confidence", None)
+        prediction["inputs"] = prediction["probabilities"] = None
+        prediction["values"] = prediction["decisions"] = None
+        for name in ("intervals", "confidence", "warnings"):
+            prediction.pop(name, None)  # type: ignore[misc]  # each is one that need not be there
         prediction["undecoded"] = f"a record of {len(value)} bytes is not kept"
         value = orjson.dumps(prediction)
     return value

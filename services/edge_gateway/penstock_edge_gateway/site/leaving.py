@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import orjson
 
-from penstock.contracts.dataplane import read_json
 from penstock.contracts.errors import Conflict
+from penstock.contracts.formats import decoder
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.validation import Accepted
 from penstock.serving.model import Model
@@ -32,10 +32,11 @@ def leaving(pipeline: Pipeline, source: str, pseudonym: Pseudonym) -> Leaving:
             where="edge.may_leave",
             remedy=f"List it in `edge: {{may_leave: [{required[0]}, …]}}`, or publish to the platform itself",
         )
+    decode = decoder(pipeline.sources[source])
     key = pipeline.entities[pipeline.sources[source].entity].key
 
     def leave_out(event: bytes, accepted: Accepted) -> tuple[str, bytes]:
-        said = read_json(event)
+        said = decode(event)
         if withheld.isdisjoint(said):
             return accepted.entity, event
         values = accepted.fields | {key: accepted.entity}

@@ -16,6 +16,7 @@ from penstock.measures.scores import Floats, Scores
 from penstock_ethics_audit.audit import Finding, Findings
 
 HISTOGRAM_BINS = 20
+ROWS_A_POINT = 10  # at least, of a calibration curve: a point of few rows shows single people
 _GRID = np.linspace(0, 1, 101)
 
 
@@ -86,10 +87,11 @@ def _roc(name: str, scores: Scores) -> Curve:
 
 def _calibration(name: str, scores: Scores) -> Curve:
     said, seen = confidence(scores) if scores.classifies else (scores.said, scores.labels)
-    bins = equal_mass_bins(said, CALIBRATION_BINS)
-    rows = np.bincount(bins, minlength=CALIBRATION_BINS)
+    most = max(1, min(CALIBRATION_BINS, len(said) // ROWS_A_POINT))
+    bins = equal_mass_bins(said, most)
+    rows = np.bincount(bins, minlength=most)
     x, y = (
-        np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[rows > 0] / rows[rows > 0]
+        np.bincount(bins, weights=values, minlength=most)[rows > 0] / rows[rows > 0]
         for values in (said, seen)
     )
     return _curve(name, x, y)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from penstock.contracts.errors import Conflict, Kind
 from penstock.contracts.pipeline import Pipeline
@@ -28,6 +28,7 @@ LOOK_S = 0.05  # between two looks at what trials hold
 GONE_S = 5.0  # for killed processes to be gone
 MB = 1e6
 FAMILIES = "penstock.modelkit.families."
+QUIET_S: Final = 600.0  # without a word after which a trial counts as hanging and is ended
 USUAL = ("pyarrow.compute",)  # pyarrow imports it with the first numbers that are read
 
 
@@ -40,7 +41,7 @@ class ProcessPool:
         *,
         at_once: int = 1,
         memory: int | None = None,
-        quiet_s: float = 600.0,
+        quiet_s: float = QUIET_S,
         module: str = "penstock_tuner.pool.child",
         environment: Mapping[str, str] | None = None,
         families: Iterable[str] = (),

@@ -12,7 +12,8 @@ from penstock.client.declared import Row
 from penstock.client.events import Published
 from penstock.client.outcomes import Example, Outcome
 from penstock.client.repeats import Changed
-from penstock.contracts.dataplane import Reject, read_json
+from penstock.contracts.dataplane import Reject
+from penstock.contracts.formats import Undecodable, decoder
 from penstock.contracts.pipeline import Pipeline, Source
 from penstock.contracts.pipeline.sources import ROW_CONTENT, ROW_IDS
 
@@ -81,8 +82,8 @@ def event_id(reject: Reject, source: Source | None) -> str:
     """
     if source is None or ((field := source.fields.get(source.id)) and field.personal):
         return ""
-    with suppress(ValueError):
-        event = read_json(b64decode(reject["original"]))
+    with suppress(Undecodable):
+        event = decoder(source)(b64decode(reject["original"]))
         if isinstance(event, dict) and isinstance(identity := event.get(source.id), str | int):
             return str(identity)[:_SHOWN]
     return ""

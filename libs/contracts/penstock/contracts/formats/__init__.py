@@ -28,3 +28,15 @@ def decoder(source: Source) -> Decoder:
     """The decoder of the source's format."""
     made: Decoder = import_module(f"{__name__}.{source.format.type}").decoder(source)
     return made
+
+
+def entity_key(event: bytes, source: Source, field: str) -> bytes | None:
+    """Finds the Kafka key of an event of `source`: its entity, from the key's `field`, as ingest will
+    read it; None where it names none.
+    """
+    try:
+        found = decoder(source)(event)
+    except Undecodable:
+        return None
+    entity = found.get(field) if isinstance(found, dict) else None
+    return None if entity is None else str(entity).encode()

@@ -19,7 +19,7 @@ def _decode(value: bytes) -> Any:
         return read_json(value)
     except json.JSONDecodeError as error:
         why = f"{error.msg} at line {error.lineno}, column {error.colno}"
-        if value[0] == 0:
+        if value.startswith(b"\0"):
             why = (
                 "it begins with a zero byte, as a schema registry's framing and UTF-16 do;"
                 " publish plain JSON in UTF-8"

@@ -301,8 +301,8 @@ RECORDED = Metric(
     "penstock.recorder.lines",
     "counter",
     "{line}",
-    "Lines of the door's log: `recorded` whole, `undecoded` in part, or `unattributed`: of no pipeline ever"
-    " served, not published.",
+    "Lines of the door's log: `recorded` whole, `undecoded` in part, or `unattributed`, not published: of no"
+    " pipeline that was ever served, or a line that cannot be read (the service's log says why).",
     ("outcome",),
     ("inference",),
 )

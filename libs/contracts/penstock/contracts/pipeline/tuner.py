@@ -31,7 +31,10 @@ class Budget(Model):
     trials: int | None = Field(default=None, ge=1, le=10_000)
     """Trials, the one with the file's own values among them."""
     time: Duration | None = None
-    """From its start on, preparation included; ten minutes where `trials` is left out, too."""
+    """The whole study's, preparation included; ten minutes where `trials` is left out, too. No trial has
+    a time of its own: it ends where its model stops improving, or is ended when it says nothing for
+    ten minutes.
+    """
     memory: Memory | None = None
     """The most that a trial may take, as in `2GB`: over it the trial fails, and no other."""
     patience: int | None = Field(default=None, ge=1)

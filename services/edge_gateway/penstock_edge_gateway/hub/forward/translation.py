@@ -10,8 +10,9 @@ from typing import Final
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from penstock.contracts.dataplane import Prediction, entity_key
+from penstock.contracts.dataplane import Prediction
 from penstock.contracts.errors import Invalid, NotFound, TooLarge
+from penstock.contracts.formats import entity_key
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import MESSAGE_BYTES, predictions_topic, source_topic
 from penstock.edge_gateway.v1.hub_pb2 import SpooledEvent
@@ -26,10 +27,11 @@ _PREDICTION: Final = TypeAdapter(Prediction)
 def of_event(spooled: SpooledEvent, declared: Declared) -> Produced:
     """Raises NotFound for a pipeline or source that is no more, TooLarge for what Kafka does not take."""
     pipeline = declared(spooled.pipeline)
-    if spooled.source not in pipeline.sources:
+    source = pipeline.sources.get(spooled.source)
+    if source is None:
         raise NotFound(f"pipeline `{spooled.pipeline}` has no source `{spooled.source[:63]}`")
     topic = source_topic("events", spooled.pipeline, spooled.source)
-    return _fitting(Produced(topic, BY_KEY, entity_key(spooled.event, pipeline.key), spooled.event))
+    return _fitting(Produced(topic, BY_KEY, entity_key(spooled.event, source, pipeline.key), spooled.event))
 
 
 def of_prediction(record: bytes, site: str, declared: Declared) -> Produced:
