@@ -107,6 +107,7 @@ def test_what_gives_the_answer_away_is_left_out_with_its_figure(found: First, pi
     assert "a twin of `Defaulted`" in left["twin"]
     assert "known only afterwards" in left["recovered"]
     assert all(f"# {name}: {{from" in found.text for name in left)
+    assert not any(pipeline.sources["events"].fields[name].required for name in left), "not known yet"
     assert set(pipeline.resolved_features()) == {"education_num", "postcode", "note", "debts", "paid"}
     again = first(found.guess.table, Answers(kept=("recovered",)))
     assert "recovered" in read(again.text).resolved_features(), "a person knows better"
@@ -633,6 +634,8 @@ def test_a_rows_place_in_its_file_names_no_case(tmp_path: Path, named: str, case
     assert (source.id, source.columns.get("row")) == ((case, None) if case else ("row", "$row_content"))
     place = next(one for one in found.guess.fields if one.column.name == named)
     assert "as the index of the table that was written" in place.left_out
+    declared = source.fields[place.name]
+    assert (declared.range, declared.required) == (None, False), "a longer file fits, and one without it"
     published = list(rows_of(path, source))
     assert not list(compared(published, source, read(found.text).key)), "and the file fits"
     assert {place.name: 1}.items() <= published[1].items()

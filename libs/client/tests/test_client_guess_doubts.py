@@ -226,7 +226,7 @@ def test_an_index_that_was_written_with_a_table_is_no_input_though_rows_stand_tw
 def test_a_word_for_unknown_is_asked_about(tmp_path: Path) -> None:
     draw = random.Random(1)
     rows = [
-        [draw.choice("MFU"), draw.choice(["belted", "none", "UNK"]), draw.choice("UV"), n % 2]
+        [draw.choice("MFU"), draw.choice(["belted", "none", "UNK", "k.A."]), draw.choice("UV"), n % 2]
         for n in range(ROWS)
     ]
     text = guessed(tmp_path, "sex,belt,lane,y", rows).text
@@ -234,9 +234,10 @@ def test_a_word_for_unknown_is_asked_about(tmp_path: Path) -> None:
         name: next(line for line in text.splitlines() if f" {name}: {{type" in line)
         for name in ("sex", "belt", "lane")
     }
-    assert "times): a gap? Then name it in `missing`" in lines["belt"]
-    assert "`UNK` (" in lines["belt"]
+    assert "times): gaps? Then name them in `missing`" in lines["belt"]
+    assert all(f"`{text}` (" in lines["belt"] for text in ("UNK", "k.A."))
     assert "`U` (" in lines["sex"]
+    assert "times): a gap? Then name it in `missing`" in lines["sex"]
     assert "gap" not in lines["lane"]
 
 

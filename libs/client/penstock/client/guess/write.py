@@ -11,7 +11,7 @@ from penstock.client.ages import Ages
 from penstock.client.guess import names
 from penstock.client.guess.codes import asked, gap_asked
 from penstock.client.guess.decide import Baseline, Guess
-from penstock.client.guess.fields import Field
+from penstock.client.guess.fields import Field, is_an_index
 from penstock.client.guess.table import Column, Table
 from penstock.client.guess.targets import AS_SAID
 from penstock.contracts.pipeline.sources import PUBLISHING_TIME, ROW_CONTENT
@@ -115,12 +115,14 @@ def _declared(one: Field, guess: Guess, *, training: bool) -> str:
     keys = [f"type: {one.type}"]
     if one.column.name != one.name:
         keys.append(f"from: {_in_quotes(one.column.name)}")
-    if one.kind.range and (not is_target or guess.target.task == "binary"):
+    counts_on = is_an_index(one.column) or one.column.counts_up  # a longer file goes on beyond it
+    if one.kind.range and not counts_on and (not is_target or guess.target.task == "binary"):
         keys.append(f"range: [{one.kind.range[0]:g}, {one.kind.range[1]:g}]")
     if one.kind.values:
         keys.append(f"values: [{', '.join(map(_quoted, one.kind.values))}]")
     complete = guess.table.whole and not one.column.missing and bool(one.column.values)
-    if complete and not is_target:
+    required = complete and not is_target and not one.left_out  # what nobody knows yet may lack what leaks
+    if required:
         keys.append("required: true")
     keys += [f"{key}: true" for key, why in (("personal", one.personal), ("protected", one.protected)) if why]
     why = [one.protected, one.personal]
@@ -131,7 +133,6 @@ def _declared(one: Field, guess: Guess, *, training: bool) -> str:
     if one.type == "number" and not is_target:
         why += [asked(one.column), _weighs(one, written=training)]
     if one.type == "category":
-        required = complete and not is_target
         why.append(gap_asked(one.column, listed=bool(one.kind.values), required=required))
     why.append(one.doubt)
     if one.column.missing:
