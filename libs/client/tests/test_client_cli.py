@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -571,3 +572,21 @@ def test_a_reader_that_has_enough_and_an_output_that_is_closed_are_no_mistakes()
     assert (done.returncode, done.stderr) == (1, "")
     done = subprocess.run(["sh", "-c", f"{shlex.join(asked)} >&-"], stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.process
+def test_ctrl_c_while_it_loads_ends_it_without_a_traceback() -> None:
+    """The signal comes in the midst of it, from a module that it loads; and none is lost to it later."""
+    program = """
+import os, signal, sys, threading
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "penstock.client.cli.tuning" and "now" in sys.argv:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+from penstock.client.cli import main
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+    for asked, code in (([], 0), (["now"], -signal.SIGINT)):
+        done = subprocess.run([sys.executable, "-c", program, *asked], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (code, "")

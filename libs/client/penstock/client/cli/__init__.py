@@ -2,14 +2,23 @@
 
 import gc
 import io
+import signal
 import sys
+import threading
 
 if sys.stdout is None:  # closed by who called
     sys.stdout = io.StringIO()
+# Nothing has begun: Ctrl-C ends it without a traceback of what was being loaded.
+loads = threading.current_thread() is threading.main_thread()
+loads = loads and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if loads:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 gc.disable()  # What modules make as they load stays: to search it for garbage was a third of a start.
 from penstock.client.cli.main import app  # noqa: E402
 
 gc.freeze()
 gc.enable()
+if loads:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 main = app
