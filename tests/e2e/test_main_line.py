@@ -204,6 +204,29 @@ def test_a_second_version_replaces_the_first_and_rollback_brings_it_back(
     served.journey.until_served(rolling.name, rolling.first.digest)
 
 
+def test_a_stopped_pipeline_answers_nobody_and_says_why_until_it_is_resumed(
+    served: Served, stack: StackUnderTest, rolling: Succession
+) -> None:
+    name, why, person = rolling.name, "wrong for women", str(served.events[0]["person_id"])
+    before = deployment(served, name)
+    file = served.client.pipelines.get(name).text
+    done = run_penstock(stack, "stop", name, "--why", why)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{name} is stopped, number" in done.stdout
+    refused = run_penstock(stack, "predict", name, "--entity", person)
+    assert (refused.returncode, f"{name} is stopped: {why}" in refused.stderr) == (1, True)
+    assert f"{name} is stopped, nothing of it answers: {why}" in run_penstock(stack, "models", name).stdout
+    back = run_penstock(stack, "rollback", name)
+    assert f"{name} is stopped" in back.stdout
+    done = run_penstock(stack, "resume", name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "it answers again" in done.stdout
+    served.journey.until_served(name, rolling.first.digest)
+    assert deployment(served, name).generation == before.generation + 1
+    assert served.client.pipelines.get(name).text == file
+    assert served.client.predictions.by_entity(name, person).prediction
+
+
 def test_erasing_a_person_leaves_no_trace_of_them_in_store_or_sets(
     served: Served, stack: StackUnderTest
 ) -> None:

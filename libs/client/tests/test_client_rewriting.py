@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock.client.rewriting import rewritten
+from penstock.client.rewriting import rewritten, with_stopped
 from penstock.contracts.errors import Invalid
 from penstock.contracts.load import read
 
@@ -69,3 +69,16 @@ def test_the_file_says_then_what_the_run_did(example: str) -> None:
 def test_what_the_file_cannot_take_is_refused() -> None:
     with pytest.raises(Invalid, match=r"model\.drop"):
         rewritten(CREDIT_RISK, {"model.drop": 0.1}, "pipeline.yaml")
+
+
+@pytest.mark.parametrize(
+    "serving",
+    ["", "serving: {record: required}\n", "serving:  # the door\n  record: required  # the law\n"],
+)
+def test_a_stop_is_one_key_and_resuming_takes_it_out_again(serving: str) -> None:
+    text = CREDIT_RISK.replace("\nserving: {record: required}\n", "") + serving
+    stopped = with_stopped(text, "wrong: 40 % of women's", "pipeline.yaml")
+    assert read(stopped).serving.stopped == "wrong: 40 % of women's"
+    assert read(with_stopped(stopped, "another", "pipeline.yaml")).serving.stopped == "another"
+    assert with_stopped(stopped, None, "pipeline.yaml") == text
+    assert with_stopped(text, None, "pipeline.yaml") == text

@@ -26,7 +26,7 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.router import Router
 from penstock.testing import lending, packages
-from penstock_edge_gateway.features import PSEUDONYMIZE
+from penstock_edge_gateway.features import PSEUDONYMIZE, STOPPED, needed
 from penstock_edge_gateway.hub import news as told
 from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.pseudonym_keys import PseudonymKeys
@@ -121,6 +121,7 @@ async def test_a_site_one_release_behind_is_told_no_file_that_it_could_not_carry
     was applied, in records by that of the version which serves.
     """
     pseudonymous = lending.spec(edge={"may_leave": ["income", "defaulted"], "pseudonymize": ["sex"]})
+    assert needed(lending.pipeline(serving={"stopped": "wrong"})) == {STOPPED}
     for name, number, spec in (
         ("cards", 1, lending.spec(pipeline="cards")),
         ("loans", 1, lending.spec()),

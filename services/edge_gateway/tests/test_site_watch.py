@@ -17,7 +17,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from penstock.contracts.errors import NotFound
+from penstock.contracts.errors import Conflict, NotFound
 from penstock.contracts.validation import Rejected
 from penstock.edge_gateway.v1 import hub_pb2 as pb
 from penstock.edge_gateway.v1 import hub_pb2_grpc, site_pb2
@@ -123,8 +123,9 @@ class Site:
             fetch = PackageFetch(hub, self.folder / "incoming", asyncio.get_running_loop())
             bounds = Bounds(calls=1, errors=0, p99_ms=60_000)
             admission = Admission(fetch, keys, self.folder / "packages")
-            serving = Serving(Versions(self.folder / "versions"), admission, bounds, Readiness(clock), clock)
             pipelines = Pipelines(self.folder / "pipelines", keys)
+            versions, readiness = Versions(self.folder / "versions"), Readiness(clock)
+            serving = Serving(versions, admission, bounds, readiness, clock, pipelines.stopped)
             pipelines.restore()
             await serving.restore()
             self.rejects = Rejects(clock)
@@ -340,6 +341,31 @@ async def test_a_file_that_a_newer_release_alone_reads_is_told_once_and_the_one_
         assert pipelines.numbers == {}
 
 
+async def test_what_is_stopped_does_not_answer_here_either_after_a_restart_too(site: Site) -> None:
+    registry = site.hub.registry
+    stopped = lending.spec(serving={"stopped": "wrong for women"})
+
+    def file(number: int, spec: dict[str, Any]) -> bytes:
+        return packages.applied(registry.keys, number=number, spec=spec).model_dump_json().encode()
+
+    async with site.running() as (serving, _):
+        site.hub.offer(
+            pipelines=[file(1, lending.spec())], promotions=[registry.version().model_dump_json().encode()]
+        )
+        await until_async(lambda: serving.models)
+        site.hub.offer(pipelines=[file(2, stopped)])
+        await until_async(lambda: not serving.models)
+        with pytest.raises(Conflict, match="loans is stopped: wrong for women"):
+            serving.version(NAME)
+    async with site.running() as (serving, pipelines):
+        assert serving.kept[NAME].serving, "its package stays here"
+        assert not serving.models
+        site.hub.offer(pipelines=[file(3, lending.spec())])
+        await until_async(lambda: serving.models)
+        assert pipelines.numbers == {NAME: 3}
+        assert serving.version(NAME).model.generation == 1
+
+
 async def test_an_erasure_is_carried_out_and_confirmed(site: Site) -> None:
     async with site.running():
         site.hub.offer(erasures=[pb.Erasure(serial=3, pipeline="loans", entity="a1")])
@@ -372,7 +398,7 @@ async def test_a_key_that_was_revoked_takes_back_what_it_signed(site: Site) -> N
         refused = serving.kept[NAME].refused
         await until_async(lambda: site.hub.statuses[-1].pipelines)
         serves = site.hub.statuses[-1].pipelines[0]
-        assert site.hub.statuses[-1].features == ["edge.pseudonymize"]
+        assert site.hub.statuses[-1].features == ["edge.pseudonymize", "serving.stopped"]
         assert refused
         assert "is not in the trust store" in refused.reason
         assert (serves.pipeline, serves.generation) == (NAME, 1)

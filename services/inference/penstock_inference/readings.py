@@ -26,7 +26,7 @@ def metrics(deployments: Deployments, recorder: Recorder, keeper: DoorKeeper) ->
 def _deployments(deployments: Deployments) -> list[Reading]:
     found = list(deployments)
     counts = {
-        "wanted": sum(bool(one.served or one.promotions) for one in found),
+        "wanted": sum(bool(one.served or one.promotions) and not one.stopped for one in found),
         "served": sum(one.answering for one in found),
         "refused": sum(one.refused is not None for one in found),
     }

@@ -62,7 +62,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
     async def GetServing(
         self, request: inference_pb2.GetServingRequest, context: Context
     ) -> inference_pb2.GetServingResponse:
-        known = [deployment for deployment in self._deployments if deployment.served or deployment.refused]
+        known = [one for one in self._deployments if one.served or one.refused or one.stopped]
         return inference_pb2.GetServingResponse(
             record_backlog_bytes=self._recorder.backlog_bytes,
             door_open=self._keeper.closed is None,
@@ -88,7 +88,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
 
 
 def _serving(deployment: Deployment) -> inference_pb2.Serving:
-    told = inference_pb2.Serving(pipeline=deployment.pipeline)
+    told = inference_pb2.Serving(pipeline=deployment.pipeline, stopped=deployment.stopped)
     if served := deployment.served:
         told.digest, told.generation = served.digest, served.generation
         told.since.FromDatetime(served.since)

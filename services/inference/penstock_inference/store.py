@@ -127,6 +127,12 @@ def withdraw(
     return refuse(effect, promotion, reason, now)
 
 
+def stop(effect: Effect, pipeline: str, now: datetime) -> DeploymentChanged:
+    """Records and publishes that nothing of a pipeline serves; what was refused stays so."""
+    effect.session.execute(delete(ServedRow).where(ServedRow.pipeline == pipeline))
+    return _publish(effect, pipeline, now)
+
+
 def refuse(effect: Effect, promotion: ModelVersionPromoted, reason: str, now: datetime) -> DeploymentChanged:
     """Records and publishes that a promotion is not served; the version that serves goes on."""
     pipeline = promotion.version.pipeline

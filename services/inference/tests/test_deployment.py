@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import select, text
 
-from penstock.contracts.errors import Unavailable
+from penstock.contracts.errors import Conflict, Unavailable
 from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted
 from penstock.packages.evidence import Known
 from penstock.packages.format import open_package
@@ -80,7 +80,7 @@ async def test_what_serves_and_what_was_refused_outlive_the_process(
     assert again.refused.reason == "it does not rise"
     assert again.known == now.known == Known(4, model.digest)
     assert (now.unverified, again.unverified) == (False, True)
-    assert await deployments.served_promotion(again) == model.promotion
+    assert await deployments.promotion(again, 4) == model.promotion
     assert [(changed.serving is not None, changed.refused is not None) for changed in published(store)] == [
         (True, False),
         (True, True),
@@ -189,3 +189,38 @@ def test_tries_that_fail_come_later_each_time_but_a_promotion_comes_at_once(keys
     assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, *[LONGEST_BACKOFF_S] * 3]
     deployment.promote(promotion_of(keys, "sha256:" + "e" * 64, 2), None)
     assert deployment.is_due(100.0)
+
+
+async def test_what_is_stopped_serves_no_longer_and_its_newest_version_resumes(
+    store: Store, deployments: Deployments, model: Model, keys: Keys
+) -> None:
+    deployment, applied = deployments.of("loans"), model.package.pipeline
+    await deployments.admit(model)
+    await deployments.serve(model)
+    serving = applied.serving.model_copy(update={"stopped": "wrong for women"})
+    deployment.applied = applied.model_copy(update={"serving": serving})
+    await deployments.stop(deployment)
+    assert (deployment.served, deployment.model, deployment.resumes) == (None, None, False)
+    with pytest.raises(Conflict, match="loans is stopped: wrong for women"):
+        deployments.verified("loans")
+    assert deployments.summary() == "loans is stopped: wrong for women"
+    assert published(store)[-1].serving is None
+    deployment.promote(promotion_of(keys, "sha256:" + "c" * 64, 5), None)
+    assert not deployment.is_due(now=1e9), "nothing is tried meanwhile"
+
+    again = (await restored(store, keys)).of("loans")
+    assert (again.served, again.resumes) == (None, False), "the file is not known yet"
+    again.applied = applied
+    assert again.resumes
+    assert await deployments.promotion(again, 4) == model.promotion
+    again.promote(model.promotion, None)
+    assert not again.resumes, "it waits already"
+
+
+async def test_what_was_refused_does_not_resume(deployments: Deployments, model: Model) -> None:
+    await deployments.admit(model)
+    await deployments.serve(model)
+    await deployments.withdraw(model.promotion, "a key was revoked")
+    deployment = deployments.of("loans")
+    deployment.applied = model.package.pipeline
+    assert not deployment.resumes

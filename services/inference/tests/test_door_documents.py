@@ -68,7 +68,11 @@ def test_only_a_served_model_is_waited_for_where_triton_does_not_know_it(door: D
         way = next(way for way in host["routes"] if way["name"] == "infer-http")
         return {one["string_match"]["contains"] for one in way["route"]["retry_policy"]["retriable_headers"]}
 
-    assert waited_for(["loans"]) - waited_for([]) == {"Request for unknown model: 'loans' is not found"}
+    assert waited_for(["loans"]) - waited_for([]) == {
+        "Request for unknown model: 'loans' is not found",
+        "'loans' has no available versions",
+    }
+    assert not any("versions" in said for said in waited_for([])), "of what is stopped nobody waits"
 
 
 def test_a_closed_door_predicts_nothing_and_is_not_ready(door: Door) -> None:

@@ -28,6 +28,7 @@ from penstock.contracts.services import PLATFORM
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.packages.keys import Keys
 from penstock.status.v1 import status_pb2, status_pb2_grpc
+from penstock.testing import lending, packages
 from penstock.testing.packages import promotion
 from penstock.testing.processes import below
 from penstock.testing.stack import StackUnderTest, running_stack
@@ -654,3 +655,41 @@ def answers(door: Door) -> bool:
     except grpc.RpcError:
         return False
     return True
+
+
+# -- stopped by a person ---------------------------------------------------------------------------
+
+
+def test_what_is_stopped_answers_nobody_until_it_is_resumed(
+    door: Door,
+    house: StackUnderTest,
+    served: int,
+    registry: Registry,
+    serving: Callable[[], inference_pb2.Serving],
+) -> None:
+    """A restart brings it back as little as a promotion, and what was promoted meanwhile answers then."""
+    why = "wrong for women"
+    stopped = lending.spec(serving={"stopped": why})
+    registry.publish(packages.applied(registry.keys, number=1, spec=stopped))
+    until(lambda: serving().stopped == why and not serving().digest, what="nothing serves")
+    assert status_of(lambda: predict(door, income=("number", 1.0))) == (
+        "FAILED_PRECONDITION",
+        f"loans is stopped: {why}. penstock resume loans has it answer again",
+    )
+    until(lambda: not answers(door), what="Triton has unloaded it")
+    gone = "Request for unknown model: 'loans'"
+    until(lambda: gone in status_of(door.infer)[1], what="the door does not wait for it any more")
+    promoted = registry.promote()
+    house.kill("inference")
+    until(lambda: serving().stopped == why, what="it knows after a restart")
+    house.ready()
+    assert not serving().digest
+    assert not answers(door)
+    registry.publish(packages.applied(registry.keys, number=2, spec=lending.spec()))
+    until(lambda: serving().generation == promoted.generation, what="what was promoted meanwhile serves")
+    assert door.infer().version == promoted.generation
+    registry.publish(packages.applied(registry.keys, number=3, spec=stopped))
+    until(lambda: not answers(door), what="it is stopped again")
+    registry.publish(packages.applied(registry.keys, number=4, spec=lending.spec()))
+    until(lambda: answers(door), what="the same version serves again, without a promotion")
+    assert door.infer().version == promoted.generation

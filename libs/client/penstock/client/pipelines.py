@@ -27,6 +27,11 @@ class BadPipelineFile(Invalid):
         )
 
 
+def stopped(pipeline: registry.Pipeline) -> str:
+    """Reason of `serving.stopped` in the file; empty where it has none."""
+    return json.loads(pipeline.spec_json).get("serving", {}).get("stopped") or ""
+
+
 class Pipelines:
     """`penstock.pipelines`: what teams have declared."""
 
@@ -45,6 +50,26 @@ class Pipelines:
         if response.problems:
             raise BadPipelineFile(file, list(response.problems))
         return response
+
+    def stop(self, pipeline: str, why: str, *, by: str = "") -> registry.ApplyPipelineResponse:
+        """Has no version of the pipeline answer until `resume`: applies its newest file with
+        `serving.stopped`. Raises NotFound, Invalid.
+        """
+        return self._apply_stopped(pipeline, why, by)
+
+    def resume(self, pipeline: str, *, by: str = "") -> registry.ApplyPipelineResponse:
+        """Has the promoted version answer again. Raises NotFound."""
+        return self._apply_stopped(pipeline, None, by)
+
+    def stopped(self, pipeline: str) -> str:
+        """Reason why no version of it answers; empty where it is not stopped. Raises NotFound."""
+        return stopped(self.get(pipeline))
+
+    def _apply_stopped(self, pipeline: str, why: str | None, by: str) -> registry.ApplyPipelineResponse:
+        from penstock.client.rewriting import with_stopped  # ruamel: no other call needs it
+
+        text, file = self.get(pipeline).text, f"the applied file of {pipeline}"
+        return self.apply(with_stopped(text, why, file), file=file, by=by)
 
     def delete(self, pipeline: str, *, by: str = "") -> registry.DeletePipelineResponse:
         """Deletes a pipeline that never served; a repeat finds it done. Raises NotFound, Refused where a

@@ -1,4 +1,6 @@
-"""Overrides of a run written into a pipeline file, so that later runs have them too."""
+"""Pipeline files edited in place: overrides of a run written in, so that later runs have them too, and
+`serving.stopped`.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,44 @@ def rewritten(text: str, overrides: Mapping[str, JsonValue], file: str, pipeline
     if pipeline not in ("", found.pipeline):
         raise Invalid(f"is the file of pipeline `{found.pipeline}`, not of `{pipeline}`", where=file)
     applied = found.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    tree, lines = _yaml().load(text), text.splitlines(keepends=True)
-    plain = YAML(typ="safe", pure=True).load(text)
-    wanted = changed(plain, overrides)
-    for name, (begin, end) in sorted(_spans(lines, tree).items(), key=lambda found: -found[1][0]):
-        if wanted[name] != plain[name]:
-            lines[begin:end] = _section(tree, name, wanted[name])
-    for name in [name for name in wanted if name not in plain]:
-        lines += ["" if lines[-1].endswith("\n") else "\n", *_section(tree, name, wanted[name])]
-    new = "".join(lines)
+    plain = _plain(text)
+    new = _edited(text, plain, changed(plain, overrides))
     if read(new, file) != overridden(applied, overrides):
         raise Conflict("cannot be edited without changing more than the overrides", where=file)
     return new
+
+
+def with_stopped(text: str, why: str | None, file: str) -> str:
+    """The file's text with `serving.stopped`, or without it where `why` is None. Raises Invalid for a file
+    that is wrong.
+    """
+    found, plain = read(text, file), _plain(text)
+    serving = {key: value for key, value in (plain.get("serving") or {}).items() if key != "stopped"}
+    serving |= {} if why is None else {"stopped": why}
+    wanted = {name: value for name, value in plain.items() if name != "serving"}
+    new = _edited(text, plain, wanted | ({"serving": serving} if serving else {}))
+    stopped = found.serving.model_copy(update={"stopped": why})
+    if read(new, file) != found.model_copy(update={"serving": stopped}):
+        raise Conflict("cannot be edited without changing more than serving.stopped", where=file)
+    return new
+
+
+def _plain(text: str) -> dict[str, Any]:
+    plain: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    return plain
+
+
+def _edited(text: str, plain: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The text, which says `plain`, with the sections that are wanted."""
+    tree, lines = _yaml().load(text), text.splitlines(keepends=True)
+    for name, (begin, end) in sorted(_spans(lines, tree).items(), key=lambda found: -found[1][0]):
+        if name not in wanted:
+            del lines[begin:end]
+        elif wanted[name] != plain[name]:
+            lines[begin:end] = _section(tree, name, wanted[name])
+    for name in [name for name in wanted if name not in plain]:
+        lines += ["" if lines[-1].endswith("\n") else "\n", *_section(tree, name, wanted[name])]
+    return "".join(lines)
 
 
 def _yaml() -> YAML:

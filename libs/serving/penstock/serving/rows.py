@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from penstock.contracts.errors import Invalid, NotFound
+from penstock.contracts.errors import Conflict, Invalid, NotFound
 from penstock.inference.v1 import inference_pb2
 from penstock.serving.confidence import Edges
 from penstock.serving.model import Model
@@ -37,6 +37,11 @@ def find_model(models: Mapping[str, Model], pipeline: str) -> Model:
     if model := models.get(pipeline):
         return model
     raise NotFound(f"no pipeline {pipeline!r} is served", remedy=_did_you_mean(pipeline, models, "Served"))
+
+
+def stopped(pipeline: str, why: str) -> Conflict:
+    """Answer of a pipeline whose file says `serving.stopped`."""
+    return Conflict(f"{pipeline} is stopped: {why}", remedy=f"penstock resume {pipeline} has it answer again")
 
 
 def plain(value: inference_pb2.Value | feature_store_pb2.Value) -> FeatureValue:

@@ -68,8 +68,8 @@ async def run(settings: Settings) -> None:
             hub = Hub(channel, lambda: wrong_clock(identity.hub, identity.authority, process.clock()))
             lanes = Lane("events", events), Lane("predictions", predictions)
             _tell_of_damage(process, lanes)
-            serving = _serving(settings, process, hub)
             pipelines = Pipelines(home / "pipelines", settings.keys)
+            serving = _serving(settings, process, hub, pipelines)
             recorder = Recorder(
                 identity.site, lanes[1], pipelines=pipelines.get, age=settings.spool_age, clock=process.clock
             )
@@ -108,11 +108,18 @@ def _tell_of_damage(process: Process, lanes: Iterable[Lane]) -> None:
             process.readiness.fact(f"damaged {lane.name}", said)
 
 
-def _serving(settings: Settings, process: Process, hub: Hub) -> Serving:
+def _serving(settings: Settings, process: Process, hub: Hub, pipelines: Pipelines) -> Serving:
     home = settings.data_dir
     fetch = PackageFetch(hub, home / "incoming", asyncio.get_running_loop())
     admission = Admission(fetch, settings.keys, home / "packages", verify_apart)
-    return Serving(Versions(home / "versions"), admission, settings.bounds, process.readiness, process.clock)
+    return Serving(
+        Versions(home / "versions"),
+        admission,
+        settings.bounds,
+        process.readiness,
+        process.clock,
+        pipelines.stopped,
+    )
 
 
 def _publisher(

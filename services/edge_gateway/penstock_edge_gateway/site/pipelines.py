@@ -42,6 +42,11 @@ class Pipelines:
         known = ", ".join(sorted(self._applied))
         raise NotFound(f"this site has no pipeline {name!r}", remedy=f"There is {known}" if known else None)
 
+    def stopped(self, name: str) -> str:
+        """Reason why no version of the pipeline may answer; empty where one may."""
+        found = self._applied.get(name)
+        return (found and found.serving.stopped) or ""
+
     def number(self, name: str) -> int:
         """Number of the file that `get` finds. Raises KeyError."""
         return self._numbers[name]

@@ -21,7 +21,7 @@ from penstock.packages.admission import Admission
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.readiness import Readiness
 from penstock.serving.model import Model
-from penstock.serving.rows import find_model
+from penstock.serving.rows import find_model, stopped
 from penstock_edge_gateway.site.engine import Engine
 from penstock_edge_gateway.site.trial import Bounds, Trial
 from penstock_edge_gateway.site.versions import Kept, Refusal, Versions
@@ -62,12 +62,15 @@ class Serving:
         bounds: Bounds,
         readiness: Readiness,
         clock: Callable[[], datetime],
+        stopped: Callable[[str], str] = lambda pipeline: "",
     ) -> None:
+        """`stopped`: reason why a pipeline may not answer, else empty; its versions are kept meanwhile."""
         self._versions = versions
         self._admission = admission
         self._bounds = bounds
         self._readiness = readiness
         self._clock = clock
+        self._stopped = stopped
         self._kept: dict[str, Kept] = {}  # as it is on the disk
         self._live: dict[str, Version] = {}
         self._due: dict[str, ModelVersionPromoted] = {}  # newest promotion to be tried, by pipeline
@@ -85,11 +88,11 @@ class Serving:
     @property
     def versions(self) -> Mapping[str, Version]:
         """Served versions by pipeline."""
-        return self._live
+        return {name: version for name, version in self._live.items() if not self._stopped(name)}
 
     @property
     def models(self) -> dict[str, Model]:
-        return {pipeline: version.model for pipeline, version in self._live.items()}
+        return {pipeline: version.model for pipeline, version in self.versions.items()}
 
     @property
     def kept(self) -> Mapping[str, Kept]:
@@ -97,7 +100,11 @@ class Serving:
         return self._kept
 
     def version(self, pipeline: str, generation: str = "") -> Version:
-        """Served version, which must be `generation` where one is asked for. Raises NotFound."""
+        """Served version, which must be `generation` where one is asked for. Raises NotFound, and Conflict
+        where the pipeline is stopped.
+        """
+        if why := self._stopped(pipeline):
+            raise stopped(pipeline, why)
         model = find_model(self.models, pipeline)
         if generation not in ("", str(model.generation)):
             raise NotFound(
@@ -269,7 +276,8 @@ class Serving:
     def _settled(self, promotion: ModelVersionPromoted) -> bool:
         # Whether it serves, or was refused, for the same bytes as the same generation.
         pipeline = promotion.version.pipeline
-        settled = (self.models.get(pipeline), self._of(pipeline).refused)
+        live = self._live.get(pipeline)
+        settled = (live and live.model, self._of(pipeline).refused)
         asked = promotion.generation, promotion.version.digest
         return any((one.generation, one.digest) == asked for one in settled if one)
 

@@ -83,8 +83,9 @@ def _connect_again(served: Collection[str]) -> Json:
     # Sends again only what never reached a model, for some 20 s or until the client gives up: longer
     # than Triton takes to start again and to load its models.
     reached_none = [
-        "has no available versions",  # Triton that ends: its models go first, and it still answers
         "failed to connect to all addresses",  # the gateway, of Triton
+        # Triton that ends: its models go first, and it still answers. What is stopped is not served.
+        *(f"'{pipeline}' has no available versions" for pipeline in sorted(served)),
         # Triton that has just started; `held` comes up to a second later.
         *(f"Request for unknown model: '{pipeline}' is not found" for pipeline in sorted(served)),
     ]

@@ -20,7 +20,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime.pipelines import Applied, AppliedPipelines
 from penstock.runtime.store import Store
 from penstock.serving.model import Layout, Model
-from penstock.serving.rows import find_model
+from penstock.serving.rows import find_model, stopped
 from penstock_inference import store as tables
 
 GROUP: Final = "penstock.inference"
@@ -57,7 +57,7 @@ class Deployment:
 
     def is_due(self, now: float) -> bool:
         """Tells whether a promotion waits and may be tried at `now`, monotonic seconds."""
-        return bool(self.promotions) and self.not_before <= now
+        return bool(self.promotions) and not self.stopped and self.not_before <= now
 
     def take_promotions(self) -> list[ModelVersionPromoted]:
         """Removes the waiting promotions and returns them, the newest last."""
@@ -69,6 +69,21 @@ class Deployment:
         self.failures += 1
         self.promotions += promotions
         self.not_before = now + min(2.0 ** (self.failures - 1), LONGEST_BACKOFF_S)
+
+    @property
+    def stopped(self) -> str:
+        """Reason why nothing of the pipeline may serve, of the file that was last applied; else empty."""
+        return (self.applied and self.applied.serving.stopped) or ""
+
+    @property
+    def resumes(self) -> bool:
+        """Tells whether the newest admitted version should serve again: nothing else does or waits, and
+        it was not refused. So it is after a stop.
+        """
+        if not self.applied or self.stopped or self.served or self.promotions or not self.known:
+            return False
+        refused = self.refused and (self.refused.generation, self.refused.digest)
+        return refused != (self.known.generation, self.known.digest)
 
     @property
     def unverified(self) -> bool:
@@ -157,7 +172,11 @@ class Deployments:
         return {deployment.pipeline: deployment.model for deployment in self if deployment.model}
 
     def verified(self, pipeline: str) -> Model:
-        """Version that `pipeline` serves. Raises NotFound, and Unavailable while it is not verified."""
+        """Version that `pipeline` serves. Raises NotFound, Conflict where it is stopped, and Unavailable
+        while it is not verified.
+        """
+        if why := next((one.stopped for one in self if one.pipeline == pipeline), ""):
+            raise stopped(pipeline, why)
         if any(one.unverified for one in self if one.pipeline == pipeline):
             raise Unavailable(
                 f"{pipeline} is served, but not verified yet",
@@ -180,9 +199,8 @@ class Deployments:
         deployment = self._by_pipeline.get(pipeline)
         return deployment.layout(generation) if deployment else None
 
-    async def served_promotion(self, deployment: Deployment) -> ModelVersionPromoted:
-        """Promotion of the served version. Raises NoResultFound where none is served."""
-        generation = deployment.served.generation if deployment.served else 0
+    async def promotion(self, deployment: Deployment, generation: int) -> ModelVersionPromoted:
+        """Promotion of an admitted generation. Raises NoResultFound."""
         return await self._store.read(
             lambda session: tables.promotion_of(session, deployment.pipeline, generation)
         )
@@ -212,12 +230,21 @@ class Deployments:
             await self._store.write(lambda effect: tables.withdraw(effect, promotion, reason, self._clock()))
         )
 
+    async def stop(self, deployment: Deployment) -> None:
+        """Records and publishes that nothing of the pipeline serves."""
+        changed = await self._store.write(
+            lambda effect: tables.stop(effect, deployment.pipeline, self._clock())
+        )
+        deployment.model = None
+        self._show(changed)
+
     def summary(self) -> str:
-        """Text about versions that serve and that were refused, for `penstock status`."""
+        """Text about what serves, is stopped and was refused, for `penstock status`."""
         said = [
             f"{version_name(model.pipeline, model.digest)} generation {model.generation}"
             for model in self.models.values()
         ]
+        said += [f"{one.pipeline} is stopped: {one.stopped}" for one in self if one.stopped]
         said += [
             f"refused {version_name(deployment.pipeline, no.digest)} generation {no.generation}: {no.reason}"
             for deployment in self

@@ -86,6 +86,11 @@ class Serving:
         and no other PenstockError.
         """
         for deployment in self._deployments:
+            if deployment.stopped and deployment.served:
+                await self._stop(deployment)
+            elif self._live and deployment.resumes and deployment.known:
+                generation = deployment.known.generation
+                deployment.promote(await self._deployments.promotion(deployment, generation), None)
             if deployment.served and not deployment.model:
                 await self._reopen(deployment)
         try:
@@ -104,6 +109,12 @@ class Serving:
 
     # -- looking -----------------------------------------------------------------------------------
 
+    async def _stop(self, deployment: Deployment) -> None:
+        # Triton unloads it at this look: nothing serves it any more.
+        await self._deployments.stop(deployment)
+        self._readiness.has(f"model {deployment.pipeline}")
+        log.warning("stopped", pipeline=deployment.pipeline, reason=deployment.stopped)
+
     async def _reopen(self, deployment: Deployment) -> None:
         # Verified anew, since it was served before this process began; withdrawn where it does not
         # hold any more.
@@ -114,7 +125,7 @@ class Serving:
                 "the database does not say what it serves; its promotion is awaited from Kafka",
             )
             return
-        promotion = await self._deployments.served_promotion(deployment)
+        promotion = await self._deployments.promotion(deployment, deployment.served.generation)
         try:
             package = await asyncio.to_thread(self._admission.reopen, promotion)
         except PenstockError as error:

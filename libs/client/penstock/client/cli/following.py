@@ -227,6 +227,8 @@ def _until_served(penstock: Penstock, version: registry.Version) -> str:
             for one in penstock.predictions.serving().pipelines:
                 if one.pipeline == version.pipeline and one.generation >= version.generation:
                     return ""
+                if one.pipeline == version.pipeline and one.stopped:
+                    return f"{one.pipeline} is stopped: {one.stopped}"
                 if one.refused_digest == version.digest:
                     return one.refused_reason
     return f"not within {SERVED_WITHIN_S:.0f} s; see penstock status"

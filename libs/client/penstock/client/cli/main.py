@@ -21,6 +21,7 @@ from penstock.client.cli import (
     reviews,
     sites,
     stack,
+    stopping,
     training,
     tuning,
 )
@@ -109,6 +110,8 @@ for verb in (
     calls(models.models),
     calls(models.promote),
     calls(models.rollback),
+    calls(stopping.stop),
+    calls(stopping.resume),
     calls(models.verify),
     calls(audits.audit),
     calls(audits.report),

@@ -20,6 +20,8 @@ def models(pipeline: str, as_json_: AsJson = False) -> None:
     """A pipeline's versions, newest first."""
     with Penstock() as penstock:
         found = penstock.models.list(pipeline)
+        promoted = any(v.state == registry.Version.STATE_PROMOTED for v in found)
+        why = penstock.pipelines.stopped(pipeline) if promoted else ""
     rows = [
         (
             version_name(v.pipeline, v.digest),
@@ -45,7 +47,14 @@ def models(pipeline: str, as_json_: AsJson = False) -> None:
         "registered",
         "because",
     )
-    show(found, table(columns, rows, empty=f"none yet: penstock train {pipeline}"), as_json=as_json_)
+    listed = table(columns, rows, empty=f"none yet: penstock train {pipeline}")
+    show(found, listed, *_stopped(pipeline, why), as_json=as_json_)
+
+
+def _stopped(pipeline: str, why: str) -> list[str]:
+    """Line on a pipeline that is stopped."""
+    resume = f"penstock resume {pipeline} has it answer again"
+    return [f"{pipeline} is stopped, nothing of it answers: {why}; {resume}"] if why else []
 
 
 def _state(version: registry.Version) -> str:
@@ -57,8 +66,10 @@ def promote(version: Version, as_json_: AsJson = False) -> None:
     """Promote after a waiver, or try again; evidence decides."""
     with Penstock() as penstock:
         found = penstock.models.promote(version, by=getpass.getuser())
+        why = penstock.pipelines.stopped(found.pipeline)
     named = version_name(found.pipeline, found.digest)
     said = [f"{named} promoted, generation {found.generation}", *found.because]
+    said += _stopped(found.pipeline, why)
     show(found, "\n".join(said), as_json=as_json_)
 
 
@@ -66,8 +77,9 @@ def rollback(pipeline: str, as_json_: AsJson = False) -> None:
     """Back to the version promoted before, under a new generation."""
     with Penstock() as penstock:
         found = penstock.models.roll_back(pipeline, by=getpass.getuser())
+        why = penstock.pipelines.stopped(pipeline)
     served = f"{pipeline} serves {short_digest(found.digest)} again, generation {found.generation}"
-    show(found, served, as_json=as_json_)
+    show(found, *(_stopped(pipeline, why) or [served]), as_json=as_json_)
 
 
 def verify(version: Version, as_json_: AsJson = False) -> None:

@@ -22,6 +22,7 @@ from penstock.client.cli.output import (
     table,
 )
 from penstock.client.client import Penstock
+from penstock.client.pipelines import stopped
 from penstock.contracts.digests import short_digest
 from penstock.contracts.load import place, read
 from penstock.contracts.pipeline import Pipeline
@@ -70,10 +71,15 @@ def apply(file: File, as_json_: AsJson = False) -> None:
     """Check a pipeline file and give it to the platform."""
     text = _text(file)
     with Penstock() as penstock:
+        before = {one.name: stopped(one) for one in penstock.pipelines.list()}
         applied = penstock.pipelines.apply(text, file=str(file), by=getpass.getuser())
-    _warn(read(text, str(file)), text, file)
+    pipeline = read(text, str(file))
+    _warn(pipeline, text, file)
     outcome = f"applied {applied.pipeline}" if applied.changed else f"{applied.pipeline} is unchanged"
-    show(applied, f"{outcome}, number {applied.number}", as_json=as_json_)
+    said = [f"{outcome}, number {applied.number}"]
+    if (why := before.get(applied.pipeline)) and not pipeline.serving.stopped:
+        said.append(f"it is stopped no longer, as this file has no serving.stopped; the reason was: {why}")
+    show(applied, *said, as_json=as_json_)
 
 
 def pipelines(as_json_: AsJson = False) -> None:
@@ -86,7 +92,7 @@ def pipelines(as_json_: AsJson = False) -> None:
             p.number,
             p.applied_at,
             p.applied_by,
-            short_digest(p.promoted_digest),
+            "stopped" if stopped(p) else short_digest(p.promoted_digest),
             p.generation or None,
         )
         for p in found

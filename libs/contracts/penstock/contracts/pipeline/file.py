@@ -144,6 +144,11 @@ class Serving(Model):
     """`required`: no prediction is answered while none can be recorded."""
     record_retention: Duration = timedelta(days=90)
     """Time for which Kafka keeps each prediction, with inputs and answer."""
+    stopped: Statement | None = Field(default=None, exclude_if=lambda said: said is None)
+    """Reason why no version of the pipeline answers for now, neither here nor at a site: who asks for a
+    prediction is told it. Training, audits and promotions go on. `penstock stop` and `penstock resume`
+    write it.
+    """
 
 
 class Pipeline(Model):

@@ -333,12 +333,15 @@ class Serving(_message.Message):
     REFUSED_REASON_FIELD_NUMBER: _builtins.int
     NUMBERS_FIELD_NUMBER: _builtins.int
     STRINGS_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     digest: _builtins.str
     generation: _builtins.int
     refused_digest: _builtins.str
     """A promoted version that is not served, and why."""
     refused_reason: _builtins.str
+    stopped: _builtins.str
+    """Reason why nothing of the pipeline may serve; empty where it may."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -358,10 +361,11 @@ class Serving(_message.Message):
         refused_reason: _builtins.str = ...,
         numbers: _abc.Iterable[_builtins.str] | None = ...,
         strings: _abc.Iterable[_builtins.str] | None = ...,
+        stopped: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "generation", b"generation", "numbers", b"numbers", "pipeline", b"pipeline", "refused_digest", b"refused_digest", "refused_reason", b"refused_reason", "since", b"since", "strings", b"strings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "generation", b"generation", "numbers", b"numbers", "pipeline", b"pipeline", "refused_digest", b"refused_digest", "refused_reason", b"refused_reason", "since", b"since", "stopped", b"stopped", "strings", b"strings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
