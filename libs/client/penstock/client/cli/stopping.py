@@ -22,9 +22,9 @@ def stop(
     why: Annotated[str, typer.Option(help="The reason: signed, kept, and told to whoever asks.")],
     as_json_: AsJson = False,
 ) -> None:
-    """Let no version of a pipeline answer, at sites neither, until it is resumed.
+    """Let no version of a pipeline answer until it is resumed.
 
-    Applies the pipeline's newest file with serving.stopped, and waits until nothing answers here. A site
+    Nor does one at a site. Applies the pipeline's newest file with serving.stopped, and waits until nothing answers here. A site
     that is cut off hears of it when it is back.
     """
     with Penstock() as penstock:
