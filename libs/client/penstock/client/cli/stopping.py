@@ -24,8 +24,8 @@ def stop(
 ) -> None:
     """Let no version of a pipeline answer until it is resumed.
 
-    Nor does one at a site. Applies the pipeline's newest file with serving.stopped, and waits until nothing answers here. A site
-    that is cut off hears of it when it is back.
+    Nor does one at a site. Applies the pipeline's newest file with serving.stopped, and waits until
+    nothing answers here. A site that is cut off hears of it when it is back.
     """
     with Penstock() as penstock:
         applied = penstock.pipelines.stop(pipeline, why, by=getpass.getuser())
