@@ -24,7 +24,7 @@ from penstock.modelkit.features import transform
 from penstock.modelkit.graph import DOUBLE, FLOAT, Graph, Runner
 from penstock.modelkit.model import TOLERANCE, run
 from penstock.modelkit.rows import Rows, read
-from penstock.modelkit.trees import Columns, compile_trees, read_trees
+from penstock.modelkit.trees import ZERO, Columns, compile_trees, read_trees
 
 CITIES = [f"city {number}" for number in range(60)]  # more than are split one against the others
 Made = tuple[Pipeline, Prepared, Trained, Built]
@@ -88,6 +88,12 @@ def of_graph(of: Made, rows: Rows) -> np.ndarray:
     return found
 
 
+def distance(of: Made, expected: np.ndarray, found: np.ndarray) -> float:
+    """The greatest, of values in units of their scale."""
+    unit = np.maximum(of[1].scale()[1], np.abs(expected)) if found.shape[1] == 1 else 1.0
+    return float((np.abs(expected - found) / unit).max(initial=0.0))
+
+
 @pytest.fixture(scope="module")
 def usual(worlds: Any) -> Made:
     return trees(worlds())
@@ -125,11 +131,20 @@ def test_the_graph_says_what_lightgbm_says(odd: Made, data: st.DataObject) -> No
     rows = Rows(numbers, strings, np.zeros(len(drawn)), {})
     expected, found = answers(odd, rows)
     assert expected.shape == found.shape
-    unit = np.maximum(odd[1].scale()[1], np.abs(expected)) if found.shape[1] == 1 else 1.0
-    assert (np.abs(expected - found) / unit).max(initial=0.0) <= TOLERANCE
+    assert distance(odd, expected, found) <= TOLERANCE
     for at in range(len(drawn)):
         one = Rows(numbers[at : at + 1], strings[at : at + 1], np.zeros(1), {})
         assert np.array_equal(of_graph(odd, one)[0], found[at]), "a row's answer is its own"
+
+
+def test_what_is_all_but_zero_falls_where_zero_does(odd: Made) -> None:
+    assert any((tree.thresholds == -ZERO).any() for tree in odd[2].trees)  # type: ignore[attr-defined]
+    beside = [np.nextafter(at, to) for at in (-ZERO, ZERO) for to in (-np.inf, 0.0, np.inf)]
+    gaps = np.array([*beside, -ZERO, ZERO, 0.0, -0.0])
+    numbers = np.column_stack([np.full(len(gaps), 1.98), np.zeros(len(gaps)), gaps])
+    strings = np.full((len(gaps), 2), "", dtype=object)
+    expected, found = answers(odd, Rows(numbers, strings, np.zeros(len(gaps)), {}))
+    assert distance(odd, expected, found) <= TOLERANCE
 
 
 def test_amounts_with_cents_fall_on_their_own_side(world: Any) -> None:

@@ -14,6 +14,8 @@ from penstock.modelkit.graph import DOUBLE, ML, Array, Graph
 
 # Bits of LightGBM's `decision_type`. Missing type, two bits: none in training 0, NaN 2.
 CATEGORY, DEFAULT_LEFT, MISSING_IS_NAN = 1, 2, 8
+# LightGBM takes what is at most this far from 0 for 0, and splits zeros from what is less at -ZERO.
+ZERO = float(np.float32(1e-35))
 
 
 class Buckets(NamedTuple):
@@ -166,7 +168,8 @@ def compile_trees(
 def _nodes(tree: Tree, places: Mapping[Buckets, int]) -> dict[str, Array]:
     """A tree's attributes of the node: its splits first, then its leaves."""
     splits, count = len(tree.columns), len(tree.leaves)
-    features, values = tree.columns.copy(), tree.thresholds.copy()
+    features = tree.columns.copy()
+    values = np.where(tree.thresholds == -ZERO, np.nextafter(-ZERO, -np.inf), tree.thresholds)
     modes = np.full(splits + count, "BRANCH_LEQ", dtype=object)
     modes[splits:] = "LEAF"
     for split, members in enumerate(tree.sets):
