@@ -33,6 +33,15 @@ def audited(world: World, version: ModelVersion, **order: Any) -> Mapping[str, A
     return run(JobContext("A1", "audit", payload, 1, None, io.StringIO()))
 
 
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two thirds of an audit, for tests of what stands between them."""
+    from penstock_ethics_audit.report import page
+
+    monkeypatch.setattr(page, "_grouping_pictures", lambda result, grouping: iter(()))
+    monkeypatch.setattr(page, "_curves", lambda result, by, areas: iter(()))
+
+
 def read(world: World, found: Mapping[str, Any], name: str) -> bytes:
     artifacts: Artifacts = world.artifacts
     return artifacts.read(Artifact.model_validate(found[name]))
@@ -178,7 +187,7 @@ def test_a_run_cannot_soften_the_gates(world: World) -> None:
     assert "train again" in (refused.value.remedy or "")
 
 
-@pytest.mark.usefixtures("artifacts_root")
+@pytest.mark.usefixtures("artifacts_root", "without_pictures")
 def test_without_gates_the_report_is_grey_and_says_that_nothing_was_judged(world: World) -> None:
     found = audited(world, world.version(rows=300, gates=[]))
     assert found["verdict"] == "pass", "on the wire as ever"
@@ -189,7 +198,7 @@ def test_without_gates_the_report_is_grey_and_says_that_nothing_was_judged(world
     assert "✓" not in page
 
 
-@pytest.mark.usefixtures("artifacts_root")
+@pytest.mark.usefixtures("artifacts_root", "without_pictures")
 def test_what_is_bad_and_gated_by_nothing_stands_at_the_top(world: World) -> None:
     gates = [{"metric": "auroc", "at_least": 0.6}]
     page = read(world, audited(world, world.version(rows=3000, gap=1.0, gates=gates)), "report").decode()
@@ -200,7 +209,7 @@ def test_what_is_bad_and_gated_by_nothing_stands_at_the_top(world: World) -> Non
     assert re.search(r"(true|false) positive rate of `\w+ = true`, \d+% for [fm], \d+% for [fm]", top)
 
 
-@pytest.mark.usefixtures("artifacts_root")
+@pytest.mark.usefixtures("artifacts_root", "without_pictures")
 def test_simpler_models_of_the_package_stand_beside_the_model(world: World) -> None:
     """The one that is the model itself is as good; what does not run is left out."""
     version = world.version(rows=600, baselines={"linear": None, "boosted_trees": b"no graph"})
@@ -214,7 +223,7 @@ def test_simpler_models_of_the_package_stand_beside_the_model(world: World) -> N
     assert "A linear model" in page
 
 
-@pytest.mark.usefixtures("artifacts_root")
+@pytest.mark.usefixtures("artifacts_root", "without_pictures")
 def test_the_report_says_what_chance_alone_shows_and_that_training_had_not_ended(world: World) -> None:
     page = read(world, audited(world, world.version(rows=300)), "report").decode()
     assert re.search(r"A perfectly fair model would show an upper bound of 0\.\d\d here", page)
@@ -222,7 +231,7 @@ def test_the_report_says_what_chance_alone_shows_and_that_training_had_not_ended
     assert "still falling" not in page, "three of thirty epochs: it was stopped"
 
 
-@pytest.mark.usefixtures("artifacts_root")
+@pytest.mark.usefixtures("artifacts_root", "without_pictures")
 def test_audit_rows_that_stand_in_the_training_part_too_are_said_first(world: World) -> None:
     found = audited(world, world.version(rows=600, copied=True))
     result = Result.model_validate_json(read(world, found, "result"))
@@ -234,7 +243,7 @@ def test_audit_rows_that_stand_in_the_training_part_too_are_said_first(world: Wo
     assert note in page[: page.index('id="why"')]
 
 
-@pytest.mark.usefixtures("artifacts_root")
+@pytest.mark.usefixtures("artifacts_root", "without_pictures")
 def test_a_training_part_that_was_rewritten_since_is_not_compared(world: World) -> None:
     version = world.version(rows=300)
     assert Result.model_validate_json(read(world, audited(world, version), "result")).notes == ()
@@ -248,7 +257,7 @@ def test_a_training_part_that_was_rewritten_since_is_not_compared(world: World) 
     assert result.not_counted in read(world, found, "report").decode()
 
 
-@pytest.mark.usefixtures("artifacts_root")
+@pytest.mark.usefixtures("artifacts_root", "without_pictures")
 def test_rows_are_known_again_whatever_else_was_published_corrected_or_erased(world: World) -> None:
     rule = {"metric": "auroc", "by": None, "bound": "at_least", "limit": 0.7}
     rules = [rule | {"judge": "lower_bound", "on_fail": "block"}]
