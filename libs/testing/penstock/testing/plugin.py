@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -35,6 +36,8 @@ class Logged(Protocol):
 
     def last_words(self) -> str: ...
 
+
+gc.disable()  # until tests are collected: what conftest.py files load stays, as `loading` says
 
 _RUNNING = pytest.StashKey[dict[str, Logged]]()
 _ENDS = pytest.StashKey[dict[str, ExitStack]]()  # by fixture; closing one ends its program
@@ -74,6 +77,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> spread.Spread | None:
     return spread.Spread(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_unconfigure() -> None:
+    gc.freeze()  # what is left ends with the process, and is not searched for garbage twice before
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,11 +13,13 @@ loads = threading.current_thread() is threading.main_thread()
 loads = loads and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 if loads:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+searching = gc.isenabled()  # not so where whoever imports this does the same
 gc.disable()  # What modules make as they load stays: to search it for garbage was a third of a start.
 from penstock.client.cli.main import app  # noqa: E402
 
-gc.freeze()
-gc.enable()
+if searching:
+    gc.freeze()
+    gc.enable()
 if loads:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
