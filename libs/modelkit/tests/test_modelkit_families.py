@@ -22,7 +22,8 @@ from penstock.modelkit.realmlp import PIECE, RealMlp
 SECTION = section_at(Pipeline, ["model"])
 assert SECTION is not None
 TYPES: dict[str, Any] = SECTION.types()
-QUICK: dict[str, Any] = {"epochs": 7, "batch_size": 64, "optimizer": {"learning_rate": 0.03}}
+QUICK: dict[str, Any] = {"epochs": 4, "batch_size": 64, "optimizer": {"learning_rate": 0.03}}
+OF_NUMBERS = 7  # epochs: they take longer to learn than classes
 LONGER: dict[str, int] = {}  # epochs of a type that does not learn in so few
 SMALL: dict[str, dict[str, Any]] = {
     "ft_transformer": {"d": 16, "blocks": 2, "heads": 4},
@@ -40,7 +41,7 @@ def test_every_type_of_model_has_a_family() -> None:
 
 def of(name: str, target: str = "binary") -> Pipeline:
     trainer = {key: value for key, value in QUICK.items() if key in TYPES[name].trainer_keys}
-    trainer["epochs"] = LONGER.get(name, QUICK["epochs"])
+    trainer["epochs"] = LONGER.get(name, OF_NUMBERS if target == "regression" else QUICK["epochs"])
     return pipeline({"type": name, **SMALL.get(name, {})}, target, trainer=trainer)
 
 
