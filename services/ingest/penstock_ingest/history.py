@@ -32,7 +32,7 @@ from penstock_ingest.seen import DIGEST_BYTES, SeenIds
 log = structlog.get_logger(__name__)
 
 NAME = "penstock.ingest.history"  # client id; no group of this name exists
-CHECKPOINT_EVERY = 64
+CHECKPOINT_EVERY = 64  # transactions of a partition
 # Offsets: each message is followed by its transaction's marker; aborted ones take offsets too.
 FIRST_SPAN = 4 * CHECKPOINT_EVERY
 # Bounds what is held in memory while reading: a message's headers may be larger than its ids.

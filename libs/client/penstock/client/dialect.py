@@ -11,7 +11,7 @@ from pathlib import Path
 
 from penstock.contracts.errors import Invalid
 
-_READ = 256 * 1024
+_READ = 256 * 1024  # bytes of the file, from its beginning
 _LINES, _LONGEST = 200, 10_000  # that are looked at, and characters of each
 _SEPARATORS = (",", ";", "\t", "|")
 _MARKS = (

@@ -17,7 +17,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.edge_gateway.v1 import site_pb2, site_pb2_grpc
 
 EVENTS: Final = 500  # in a call, and of so many bytes
-BYTES: Final = 4 << 20
+BYTES: Final = 4 << 20  # of events in one call, at most
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from penstock.contracts.pipeline.variants import Path, Place, choice, locate
 from penstock.contracts.planning import BY_ROWS
 
 MAX_BYTES = 256 * 1024
-_MAX_NODES = 20_000
-_MAX_OPEN = 100
+_MAX_NODES = 20_000  # values of a file
+_MAX_OPEN = 100  # brackets
 _MAX_BITS = 1024  # of a whole number: as far as one with a fraction reaches
 _BRACKET = re.compile(r"[\[\]{}]")
 _BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}

@@ -23,7 +23,7 @@ STEPS = 16  # on the line
 LEAST = 5  # texts that a shown word is in, of these and of training: nobody's own words
 SHOWN = 10  # words each way
 OUTPUTS = 4  # classes that get a picture
-CHUNK = 64
+CHUNK = 64  # rows at once
 
 
 def word_pictures(network: Reading, tensors: Tensors, names: Sequence[str]) -> tuple[Bars, ...]:

@@ -20,7 +20,7 @@ from penstock.packages.parts import NumberProfile, Probes, StringProfile
 BINS = 20
 MIN_ROWS = 5
 MAX_VALUES = 100
-PROBES = 32
+PROBES = 32  # rows
 
 
 def describe(

@@ -45,7 +45,7 @@ LARGE = 4_000_000  # bytes; a step's blocks are smaller
 MMAP_THRESHOLD = -3  # glibc's M_MMAP_THRESHOLD
 NUMBER, TEXT = 8, 64  # bytes of a value; of a text about
 SEED = 0  # of samples: how a run is trained does not change what it is trained on
-DOUBT = 0.01
+DOUBT = 0.01  # probability
 
 
 def opened(path: Path, signature: ModelSignature, pipeline: Pipeline, held: int | None = None) -> RowSource:

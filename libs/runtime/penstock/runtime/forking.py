@@ -23,7 +23,7 @@ from typing import Any
 
 from penstock.runtime.spent import Spent, spent
 
-LONGEST_ORDER = 1 << 16
+LONGEST_ORDER = 1 << 16  # bytes
 STOPPED = 128 + signal.SIGTERM
 _PR_SET_PDEATHSIG = 1
 

@@ -22,7 +22,7 @@ from penstock.runtime.tables import OutboxRow
 
 log = structlog.get_logger(__name__)
 
-BATCH = 100
+BATCH = 100  # rows of the outbox that are read at once
 # Besides being woken: for rows of other replicas, whose commits wake nobody here. Sooner while this
 # relay leads, or would.
 LOOK_EVERY_S, LOOK_SOON_S = 5.0, 0.5

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Final
 
-MANY: Final = 10
+MANY: Final = 10  # messages within MINUTES, from which it is told
 MINUTES: Final = 15
 _COUNTED: Final = 1_000
 

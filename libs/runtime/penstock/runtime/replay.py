@@ -29,7 +29,7 @@ from penstock.runtime.settings import KafkaSettings
 POLL_S = 1.0
 LOOK_FOR_TOPICS_S = 1.0
 ANSWER_S = 2.0  # that an answer of Kafka's is waited for, and so may delay the stop
-BATCH = 500
+BATCH = 500  # messages that are taken at once
 OTHERS_WAIT_S = 1.0  # for an event that is being applied; then it holds back its own key alone
 MOST_WAITING = 1_000  # events that are being applied; beyond it all wait
 

@@ -42,7 +42,7 @@ _MANY: Final = (
     "/penstock.edge_gateway.v1.SiteService/Publish",
     "/penstock.feature_store.v1.FeatureStoreService/GetOnlineFeatures",
 )
-_ONE_OF: Final = 100
+_ONE_OF: Final = 100  # calls, on average
 # Statuses that make a server's span an error, by OpenTelemetry's semantic conventions for gRPC.
 _OUR_FAULT = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}

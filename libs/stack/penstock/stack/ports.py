@@ -23,7 +23,7 @@ DEFAULTS: dict[str, int] = {
     "triton_metrics": defaults.TRITON_METRICS,
     **{name: service.port for name, service in PLATFORM.items()},
 }
-_STEP = 100
+_STEP = 100  # ports from one try to the next
 _TRIES = 150
 
 

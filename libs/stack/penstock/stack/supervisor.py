@@ -22,8 +22,8 @@ GROUPS = {"broker": 10, "serving": 20, "services": 30}
 
 _SETTLED_S = 5  # seconds after which a program counts as started
 _STOPS_WITHIN_S = 20  # seconds from SIGTERM to SIGKILL; Triton, where its stub was killed, takes 12
-_TRIES = 1000
-_MOST_FILES = 65536
+_TRIES = 1000  # starts in a row that fail, before it gives up
+_MOST_FILES = 65536  # file descriptors
 _SILENT = (OSError, http.client.HTTPException, xmlrpc.client.Error)  # it is gone, or on its way
 
 

@@ -20,7 +20,7 @@ from penstock.contracts.site_door import AUTHORITY_PATH, JOIN_NAME
 WITHIN_S: Final = 10.0
 FAR: Final = timedelta(minutes=5)  # by which a clock is worth a word
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which `ssl` has no name for
-_LONGEST: Final = 64 << 10
+_LONGEST: Final = 64 << 10  # bytes of an answer
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from penstock_feature_store.lake.reading import (
 
 log = structlog.get_logger(__name__)
 
-_ROW_GROUP = 65_536
+_ROW_GROUP = 65_536  # rows
 _COMPRESSED: Mapping[str, Any] = {"compression": "zstd", "compression_level": 1}
 
 

@@ -26,7 +26,7 @@ from penstock_tuner.trials.workbench import Workbench
 
 LOOK_S = 0.05  # between two looks at what trials hold
 GONE_S = 5.0  # for killed processes to be gone
-MB = 1e6
+MB = 1e6  # bytes
 FAMILIES = "penstock.modelkit.families."
 QUIET_S: Final = 600.0  # without a word after which a trial counts as hanging and is ended
 USUAL = ("pyarrow.compute",)  # pyarrow imports it with the first numbers that are read

@@ -33,7 +33,7 @@ from penstock.modelkit.training import Loop, train
 from penstock.modelkit.transformer import Attention, FeedForward, Linear, Norm, constant
 
 SPEED = 1e10  # operations a second that one core does at least
-LONGEST = 24 * 3600
+LONGEST = 24 * 3600  # seconds
 LARGEST = 4e9  # bytes of attention in one step of training
 
 

@@ -25,7 +25,7 @@ from penstock.modelkit.rows import Rows
 from penstock.packages.confined import MEMORY, confine, wants_too_much
 from penstock.packages.parts import ModelSignature
 
-SECONDS = 60
+SECONDS = 60  # of the clock, and of a processor
 ALONE = 8  # rows that are also asked one by one
 ALIKE = 1e-5
 LONG = 10_000  # characters of an odd text

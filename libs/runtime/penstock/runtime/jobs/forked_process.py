@@ -16,8 +16,8 @@ from penstock.contracts.events import Cost
 from penstock.runtime.child import LONGEST_TEXT
 from penstock.runtime.jobs.fork_server import ForkServer
 
-LAST_LINES = 20
-CHUNK = 1 << 16
+LAST_LINES = 20  # of its output, that are kept to say how it died
+CHUNK = 1 << 16  # bytes of one read
 CHUNKS = 16  # that are read at once, and kept of a line that does not end
 
 

@@ -25,8 +25,8 @@ from penstock.runtime.telemetry import current_traceparent
 
 log = structlog.get_logger(__name__)
 
-LAST_LINES = 20
-LONGEST_LINE = 64 << 20
+LAST_LINES = 20  # of its output, that are kept to say how it died
+LONGEST_LINE = 64 << 20  # bytes of one message
 DRAIN_S = 2.0
 
 
