@@ -6,7 +6,7 @@
 * A consumer's fatal errors end the control plane with ClientFailed, and so does a consumer that
   stands still; a group that leaves a topic to nobody is formed anew (`watches.py`).
 
-The tests in `test_runtime_control_plane.py` cause each failure on a real broker. What FastStream does
+The tests in `test_runtime_control_plane*.py` cause each failure on a real broker. What FastStream does
 instead, and what of its insides is touched for that, stands in `faststream_mends.py`.
 """
 
