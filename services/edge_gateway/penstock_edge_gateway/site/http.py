@@ -9,13 +9,11 @@ from typing import Any
 
 import uvicorn
 
-from penstock.serving.protocol.http import Headers, HttpApplication
+from penstock.serving.protocol.http import UVICORN, Headers, HttpApplication
 from penstock.serving.records import PREDICTION_HEADER
 from penstock_edge_gateway.site.http_publish import PublishOverHttp
 from penstock_edge_gateway.site.open_inference import OpenInference
 from penstock_edge_gateway.site.publisher import Publisher
-
-STOPS_WITHIN_S = 8
 
 
 class _Server(uvicorn.Server):
@@ -32,21 +30,8 @@ async def serve(answers: OpenInference, publisher: Publisher, host: str, port: i
         prediction, response = await answers.infer(request, "http")
         return response, ((PREDICTION_HEADER.encode(), prediction.encode()),)
 
-    config = uvicorn.Config(
-        PublishOverHttp(publisher, HttpApplication(answers, infer)),
-        host=host,
-        port=port,
-        http="httptools",
-        loop="none",
-        ws="none",
-        lifespan="off",
-        proxy_headers=False,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        timeout_graceful_shutdown=STOPS_WITHIN_S,
-    )
+    app = PublishOverHttp(publisher, HttpApplication(answers, infer))
+    config = uvicorn.Config(app, host=host, port=port, **UVICORN)
     server = _Server(config)
     serving = asyncio.create_task(server.serve())
     try:

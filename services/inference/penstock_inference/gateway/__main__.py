@@ -15,7 +15,7 @@ with loading():
 
     from penstock.runtime.local_http import UNIX
     from penstock.runtime.logging import configure_logging
-    from penstock.serving.protocol.http import Headers, HttpApplication
+    from penstock.serving.protocol.http import UVICORN, Headers, HttpApplication
     from penstock_inference.gateway import servicer
     from penstock_inference.gateway.backend import Backend
     from penstock_inference.settings import Settings
@@ -33,17 +33,8 @@ def http_server(backend: Backend, address: str) -> uvicorn.Server:
         uvicorn.Config(
             HttpApplication(backend, infer),
             **at,
-            http="httptools",
-            loop="none",
-            ws="none",
-            lifespan="off",
-            proxy_headers=False,
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
+            **UVICORN,
             timeout_keep_alive=3600,  # Envoy closes what is idle
-            timeout_graceful_shutdown=8,
         )
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -34,6 +34,19 @@ Headers = tuple[tuple[bytes, bytes], ...]
 Infer = Callable[[Any], Awaitable[tuple[Any, Headers]]]
 """Answers a ModelInferRequest with a ModelInferResponse, and headers for it."""
 
+# Options of the uvicorn that serves it: fast, within a loop that runs, without what nobody asks for.
+UVICORN: Final[Mapping[str, Any]] = {
+    "http": "httptools",
+    "loop": "none",
+    "ws": "none",
+    "lifespan": "off",
+    "proxy_headers": False,
+    "access_log": False,
+    "log_config": None,
+    "server_header": False,
+    "date_header": False,
+    "timeout_graceful_shutdown": 8,
+}
 REFUSAL_HEADER: Final = "x-penstock-refusal"  # why a call was refused
 
 MANY: Final = 64  # inferences that are read and in flight at a time
