@@ -661,3 +661,27 @@ def test_the_page_names_an_id_as_the_file_does(tmp_path: Path) -> None:
     path.write_text(",kind,released\n" + "".join(f"c-{n * n},{'abc'[n % 3]},{n % 2}\n" for n in range(60)))
     page = report(first(read_table(path)))
     assert "A row is named by <strong>column_1</strong>, is about <strong>column_1</strong>" in page
+
+
+@pytest.mark.parametrize(
+    ("amounts", "said"),
+    [
+        (["3.050,00", "1.234.567,5", "12,5"], "write `3.050,00` as `3050.00`"),
+        (["12", "-1,234.50", "9"], "write `-1,234.50` as `-1234.50`"),
+        (["1'200", "300", "4'510"], "write `1'200` as `1200`"),
+        (["1.234", "2.500", "0.125"], ""),
+        (["3.050,00", "a few", "12"], ""),
+        (["1.2.2024", "3.4.2024", "5.6.2024"], ""),
+    ],
+)
+def test_numbers_with_marks_between_thousands_are_no_category(
+    tmp_path: Path, amounts: list[str], said: str
+) -> None:
+    path = tmp_path / "claims.csv"
+    path.write_text(
+        "amount;size;ok\n" + "".join(f"{amounts[n % 3]};{n * 7 % 30};{n % 2}\n" for n in range(60))
+    )
+    found = first(read_table(path), Answers(target="ok"))
+    amount = next(one for one in found.guess.fields if one.name == "amount")
+    assert (said in amount.left_out) if said else ("thousands" not in amount.left_out)
+    assert read(found.text).sources["events"].columns["published_at"] == "$publishing_time"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from penstock.client import outcomes
+from penstock.client import lineage, outcomes
 from penstock.client.ages import ages_of
 from penstock.client.cli import predictions as cli
 from penstock.client.cli.output import EMPTY
@@ -27,8 +27,10 @@ from penstock.client.predictions import Predictions
 from penstock.client.repeats import Changed, changed
 from penstock.contracts.errors import NotFound, PenstockError, Unavailable
 from penstock.contracts.load import read
+from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 from penstock.feature_store.v1 import feature_store_pb2 as features
 from penstock.ingest.v1 import ingest_pb2 as ingest
+from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
 FILE = """\
@@ -267,6 +269,31 @@ def test_a_trace_shows_what_was_asked_and_answered() -> None:
         "  probabilities: 0.2500, 0.7500",
         "  warning: `job` is missing, which no training row was",
     ]
+
+
+@pytest.mark.parametrize(("verdict", "said"), [("fail", True), ("pass", False)])
+def test_a_trace_names_who_took_on_what_did_not_pass(verdict: str, said: bool) -> None:
+    """Another version's review, and this one's that is still open, are none of its decision."""
+    digest = "sha256:" + "3f9c" * 16
+    reviews = [audit.Review(digest=digest, state="open"), audit.Review(digest="sha256:0", state="approved")]
+    decided_at = {"seconds": 1_796_000_000}
+    reviews.append(
+        audit.Review(digest=digest, state="approved", decided_by="ada", why="fair", decided_at=decided_at)
+    )
+    version = registry.Version(pipeline="loans", digest=digest, run_id="01R", version_json="{}")
+    platform: Any = SimpleNamespace(
+        models=SimpleNamespace(get=lambda _: version),
+        audits=SimpleNamespace(
+            get=lambda _: audit.Audit(audit_id="01A", verdict=verdict), reviews=lambda *_, **__: reviews
+        ),
+        runs=SimpleNamespace(get=lambda _: trainer.Run(run_id="01R", reason="manual")),
+    )
+    made: Any = SimpleNamespace(model_validate_json=lambda _: None)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lineage, "ModelVersion", made)
+        told = steps(Tracing(platform).trace("loans@3f9c"))
+    line = "  approved by ada (a typed name, not an identity), 2026-11-30 00:53:20: fair"
+    assert (line in told) == said, told
 
 
 class _Lake:

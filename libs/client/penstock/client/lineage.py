@@ -39,6 +39,8 @@ class Lineage:
     version: registry.Version | None = None
     model: ModelVersion | None = None
     audit: audit.Audit | None = None
+    review: audit.Review | None = None
+    """Decision of a person on a verdict that is no pass."""
     run: trainer.Run
 
 
@@ -105,4 +107,10 @@ class Tracing:
             audited = None
         model = ModelVersion.model_validate_json(found.version_json)
         run = self._penstock.runs.get(found.run_id)
-        return Lineage(version=found, model=model, audit=audited, run=run)
+        review = self._review(found) if audited and audited.verdict != "pass" else None
+        return Lineage(version=found, model=model, audit=audited, review=review, run=run)
+
+    def _review(self, version: registry.Version) -> audit.Review | None:
+        reviews = self._penstock.audits.reviews(version.pipeline, open_only=False)
+        decided = (one for one in reviews if one.digest == version.digest and one.state != "open")
+        return next(decided, None)

@@ -226,6 +226,9 @@ def steps(found: Lineage) -> list[str]:
             f"audit {found.audit.audit_id}  {worded(found.audit.verdict, found.audit.gates)},"
             f" signed by key {found.audit.keyid[:8]}"
         )
+    if review := found.review:
+        by = f"{review.decided_by} (a typed name, not an identity), {when(review.decided_at)}"
+        steps.append(f"  {review.state} by {by}: {review.why}")
     steps.append(
         f"run {found.run.run_id}  requested {when(found.run.requested_at)} by"
         f" {found.run.requested_by or found.run.reason}"

@@ -86,8 +86,10 @@ def _useless(column: Column, kind: Kind) -> str:
         return "it is empty"
     if len(column.counts) == 1 and not column.missing:
         return "it has one value"
+    if kind.unread:
+        return kind.unread
     if kind.type == "time":
-        return kind.unread or "a time is no input; publish what it means, as days since"
+        return "a time is no input; publish what it means, as days since"
     many = len(column.values) > _MANY
     if is_an_index(column):
         return "it numbers the rows, as the index of the table that was written"

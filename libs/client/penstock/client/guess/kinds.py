@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Literal
 
 from penstock.client.declared import moment, text_of
+from penstock.client.guess.amounts import marked
 from penstock.client.guess.table import Column
 from penstock.client.guess.times import unread
 from penstock.contracts.dataplane import MAX_NUMBER
@@ -28,7 +29,7 @@ class Kind:
     range: tuple[float, float] | None = None
     values: tuple[str, ...] | None = None
     unread: str = ""
-    """Sentence on times in a form that is not read."""
+    """Sentence on times or numbers in a form that is not read."""
 
 
 def kind_of(column: Column, *, listed: bool) -> Kind:
@@ -48,6 +49,8 @@ def kind_of(column: Column, *, listed: bool) -> Kind:
         return Kind("time")
     if why := unread(column.present):
         return Kind("time", unread=why)
+    if why := marked(texts):
+        return Kind("text", unread=why)
     many = fmean(len(text.split()) for text in list(texts)[:1000]) > _WORDS_OF_A_TEXT
     repeated = len(texts) <= len(column.present) / 2
     if (len(texts) <= _MAX_CATEGORIES and (repeated or not many)) or (repeated and not many):

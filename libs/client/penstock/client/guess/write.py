@@ -104,7 +104,10 @@ def _columns(guess: Guess) -> Iterator[tuple[str, tuple[str, str]]]:
     if not guess.id:
         yield _ROW, (f'"{ROW_CONTENT}"', "no column names a row: a digest of its values does")
     if not guess.timestamp:
-        able = next((f"`{_line(one.name)}`" for one in guess.fields if one.kind.unread), "")
+        able = next(
+            (f"`{_line(one.name)}`" for one in guess.fields if one.kind.type == "time" and one.kind.unread),
+            "",
+        )
         none = f"{able} is in a form that is not read" if able else "no column says when"
         why = f"{none}: all rows of a file get the time of its publishing"
         yield _PUBLISHED, (f'"{PUBLISHING_TIME}"', why)
