@@ -163,12 +163,13 @@ STOPPED_BY_HAND = {
 }
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemError])
 @pytest.mark.parametrize(("asked", "said"), STOPPED_BY_HAND.items())
 def test_who_stops_waiting_is_told_what_goes_on(
-    asked: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: str, said: str, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        raise error
 
     file = tmp_path / "loans.csv"
     file.write_text("id,at,income,bad\n1,2026-11-01T00:00:00Z,1,true\n")

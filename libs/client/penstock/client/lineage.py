@@ -15,6 +15,7 @@ from penstock.contracts.errors import Invalid, NotFound
 from penstock.contracts.events import ModelVersion
 from penstock.contracts.topics import predictions_topic
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
+from penstock.ethics_audit.v1.ethics_audit_pb2 import Review
 from penstock.feature_store.v1 import feature_store_pb2 as features
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.trainer.v1 import trainer_pb2 as trainer
@@ -39,7 +40,7 @@ class Lineage:
     version: registry.Version | None = None
     model: ModelVersion | None = None
     audit: audit.Audit | None = None
-    review: audit.Review | None = None
+    review: Review | None = None
     """Decision of a person on a verdict that is no pass."""
     run: trainer.Run
 
@@ -110,7 +111,7 @@ class Tracing:
         review = self._review(found) if audited and audited.verdict != "pass" else None
         return Lineage(version=found, model=model, audit=audited, review=review, run=run)
 
-    def _review(self, version: registry.Version) -> audit.Review | None:
+    def _review(self, version: registry.Version) -> Review | None:
         reviews = self._penstock.audits.reviews(version.pipeline, open_only=False)
         decided = (one for one in reviews if one.digest == version.digest and one.state != "open")
         return next(decided, None)

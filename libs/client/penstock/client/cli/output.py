@@ -157,10 +157,12 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
 
 @contextmanager
 def interrupted(said: str) -> Iterator[None]:
-    """Ends the command upon Ctrl-C with what goes on all the same, and how to look at it."""
+    """Ends the command upon Ctrl-C with what goes on all the same, and how to look at it. One that comes
+    while Kafka's client tells of a delivery becomes a SystemError there (confluent-kafka 2.16).
+    """
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemError):
         fail(said, EXIT_INTERRUPTED)
 
 
