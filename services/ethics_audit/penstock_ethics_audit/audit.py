@@ -27,7 +27,7 @@ class Finding(BaseModel):
 
 
 class Rate(Finding):
-    """One rate of one group."""
+    """A rate of one group."""
 
     of: str  # `selection`, `true_positive` or `false_positive`
     label: str  # the class that it is about

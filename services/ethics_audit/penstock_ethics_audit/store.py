@@ -44,7 +44,7 @@ class AskedRow(Tables):
 
 
 class AuditRow(Tables):
-    """One audit of one version."""
+    """An audit of a version."""
 
     __tablename__ = "audits"
 
@@ -87,7 +87,7 @@ class AuditRow(Tables):
 
 
 class ReviewRow(Tables):
-    """One review: the gates that a person is asked to waive, and the decision."""
+    """A review: the gates that a person is asked to waive, and the decision."""
 
     __tablename__ = "reviews"
 
@@ -106,7 +106,7 @@ class ReviewRow(Tables):
 
 
 class PromotionRow(Tables):
-    """One generation of a pipeline, as the registry granted it. Never changed."""
+    """A generation of a pipeline, as the registry granted it. Never changed."""
 
     __tablename__ = "promotions"
 

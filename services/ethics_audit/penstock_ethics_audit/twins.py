@@ -95,7 +95,7 @@ def _hashes(rows: pa.RecordBatch, signature: ModelSignature) -> Hashes:
 
 
 def _mixed(before: Hashes, values: Hashes) -> Hashes:
-    """One column more, by the finaliser of SplitMix64 (G. Steele, D. Lea, C. Flood, 2014)."""
+    """Mixes in one column more, by the finaliser of SplitMix64 (G. Steele, D. Lea, C. Flood, 2014)."""
     mixed = (before + np.uint64(0x9E3779B97F4A7C15)) ^ values
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

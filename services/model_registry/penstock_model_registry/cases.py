@@ -45,7 +45,7 @@ class Moved(Unavailable):
 
 @dataclass(frozen=True)
 class Case:
-    """One version with all that a decision on it rests on, as it was read."""
+    """A version with all that a decision on it rests on, as it was read."""
 
     version: ModelVersion
     changes: int

@@ -183,7 +183,7 @@ def unjudged(verdict: Verdict, required: Iterable[Gate]) -> list[str]:
 
 @dataclass(frozen=True)
 class Generation:
-    """One promotion of a pipeline's history."""
+    """A promotion of a pipeline's history."""
 
     generation: int
     digest: str

@@ -35,7 +35,7 @@ class Tables(DeclarativeBase):
 
 
 class PipelineRow(Tables):
-    """One applied file of a pipeline. Never changed but for its signature."""
+    """An applied file of a pipeline. Never changed but for its signature."""
 
     __tablename__ = "pipelines"
 
@@ -69,7 +69,7 @@ class DeletedRow(Tables):
 
 
 class VersionRow(Tables):
-    """One model package that a run handed in, with the decision on it."""
+    """A model package that a run handed in, with the decision on it."""
 
     __tablename__ = "versions"
 
@@ -110,7 +110,7 @@ class VersionRow(Tables):
 
 
 class PromotionRow(Tables):
-    """One generation of a pipeline. Never changed but for its signature."""
+    """A generation of a pipeline. Never changed but for its signature."""
 
     __tablename__ = "promotions"
 

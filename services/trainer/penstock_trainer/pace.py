@@ -55,7 +55,7 @@ class Pace(BaseModel, frozen=True):
 
     @property
     def figures(self) -> dict[str, float]:
-        """Each by its name; none where nothing was timed, and of a GPU none without one."""
+        """Figures by their names; none where nothing was timed, and of a GPU none without one."""
         if not self.rows_per_s:
             return {}
         gpu = set() if self.gpu_bytes else {"gpu_share", "gpu_bytes"}

@@ -24,7 +24,7 @@ SUCCESS, FAILURE = 1, 2
 
 @dataclass(frozen=True)
 class Session:
-    """One run or trial. `values`: what it was made with; `curves`: by name, of each step its number,
+    """A run or trial. `values`: what it was made with; `curves`: by name, of each step its number,
     its moment in seconds and the value; `outcome`: final figures.
     """
 

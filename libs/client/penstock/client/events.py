@@ -171,7 +171,7 @@ class Events:
         )
 
     def rejects(self, pipeline: str, source: str | None = None) -> Iterator[tuple[str, Reject]]:
-        """All rejects that Kafka still holds, as (source, reject). What is none is left out: it hides no
+        """Rejects that Kafka still holds, as (source, reject). What is none is left out: it hides no
         other.
         """
         for name in [source] if source else self._pipelines.spec(pipeline).sources:

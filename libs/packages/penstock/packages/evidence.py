@@ -120,7 +120,7 @@ def closed_gates(verdict: Verdict, waiver: Waiver | None) -> list[str]:
 
 
 def nothing_judged(verdict: Verdict, asked: Pipeline) -> list[str]:
-    """One sentence where no gate was judged and the pipeline file does not allow that; else empty."""
+    """A sentence where no gate was judged and the pipeline file does not allow that; else empty."""
     if verdict.gates or asked.serves_unjudged:
         return []
     if asked.audit.gates:

@@ -67,7 +67,7 @@ def change(text: str, folder: Path) -> set[str]:
 
 
 def _side(lines: str, sign: str) -> str:
-    """One side of a diff: the lines that stay, and those with the sign."""
+    """A side of a diff: the lines that stay, and those with the sign."""
     return "".join(line[1:] for line in lines.splitlines(keepends=True) if line[0] in (" ", sign))
 
 

@@ -37,7 +37,7 @@ GAIN = (
 
 
 def explained(measured: Importance | None, found: Explanation | None) -> list[tuple[str, str, Picture]]:
-    """Each picture with its title and what it shows."""
+    """Pictures, each with its title and what it shows."""
     shown = []
     if measured is not None or (found is not None and found.gain):
         shown.append(_importance(measured, found.gain if found is not None else {}))

@@ -33,7 +33,7 @@ from penstock_ethics_audit.report.drawing import (
 
 
 def gate(result: GateResult, name: str) -> Picture | None:
-    """One row of the forest plot: the interval, and the side of the limit that is allowed."""
+    """A row of the forest plot: the interval, and the side of the limit that is allowed."""
     if result.value is None:
         return None
     value, limit = result.value, result.limit

@@ -26,13 +26,13 @@ class Choice(NamedTuple):
 
 
 class Alone(NamedTuple):
-    """One worker: seconds of its step, and the threads that it takes."""
+    """A single worker: seconds of its step, and the threads that it takes."""
 
     step_s: float
     threads: int = 1
 
     def or_on(self, threads: int, step_s: float) -> Alone:
-        """The same on more threads, where that is faster."""
+        """The worker on more threads, where that is faster."""
         return Alone(step_s, threads) if step_s < MARGIN * self.step_s else self
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ def measured_of(left: int) -> int:
 
 
 def done_before(alone: Alone, left: int) -> Choice | None:
-    """One worker, where to start several and to measure them would cost more than the margin."""
+    """A single worker, where to start several and to measure them would cost more than the margin."""
     took, cost = left * alone.step_s, BEGIN_S + PROBE_S
     if cost <= (1 - MARGIN) * took:
         return None

@@ -118,7 +118,7 @@ class Spread:
         return weighed(probe, measured[0])
 
     def _alone(self, fitting: Fitting, left: int) -> Alone:
-        """One worker as it is fastest: on one thread, or on all of the cores that this process has."""
+        """A single worker as it is fastest: on one thread, or on all of the cores that this process has."""
         steps = measured_of(left)
         alone = Alone(step_seconds(fitting, steps))
         cores = len(os.sched_getaffinity(0))

@@ -48,8 +48,8 @@ def _doubt(part: Part, everywhere: Counter[str], target: str) -> tuple[float, st
 
 
 def _parts(one: Field, labels: list[str | None]) -> Iterator[Part]:
-    """Each of few values; what is 0 and what above, of numbers that are not below; what is missing, and
-    what not.
+    """Parts: each of few values; what is 0 and what above, of numbers that are not below; what is missing,
+    and what not.
     """
     name = f"`{one.name}`"
     by_value: defaultdict[str | None, Counter[str]] = defaultdict(Counter)

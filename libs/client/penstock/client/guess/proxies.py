@@ -86,7 +86,7 @@ def _thinned(column: Column) -> Column:
 
 
 def _answers(columns: list[Column]) -> Iterator[tuple[str, Array]]:
-    """Each protected column as numbers: itself, or one for each frequent value; and the flags of one
+    """Protected columns as numbers: each itself, or one for each frequent value; and the flags of one
     attribute together, of whom nobody has two: who has none is in one group, too.
     """
     flags: defaultdict[str, dict[str, Array]] = defaultdict(dict)

@@ -19,7 +19,7 @@ _LENGTH_DELIMITED: Final = 2  # protobuf's wire type of texts, bytes and message
 
 
 class Form(NamedTuple):
-    """What a request or response says beside its values."""
+    """A request or response without its values."""
 
     model: str
     version: str

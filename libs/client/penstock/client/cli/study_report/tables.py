@@ -13,7 +13,7 @@ from penstock.tuner.v1 import tuner_pb2 as tuner
 
 
 def leaderboard(found: tuner.Study) -> Html:
-    """All trials, the best first."""
+    """Trials, the best first."""
     measures = _measures(found)
     rows = []
     for trial in ranked(found):
