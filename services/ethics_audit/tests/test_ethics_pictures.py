@@ -20,7 +20,7 @@ from penstock_ethics_audit.audit import Findings, GroupFindings, GroupingFinding
 from penstock_ethics_audit.baselines import Baseline
 from penstock_ethics_audit.importance import Importance
 from penstock_ethics_audit.looks import Looks
-from penstock_ethics_audit.report.concerns import concerns, merged, never_decided, unfinished, unstated
+from penstock_ethics_audit.report.concerns import concerns, merged, unfinished, unstated
 from penstock_ethics_audit.report.notes import notes
 from penstock_ethics_audit.report.pictures import Confusion, Curve, Histogram, Pictures, pictures
 from penstock_ethics_audit.result import Result
@@ -127,14 +127,30 @@ def test_a_histogram_has_a_share_a_bin() -> None:
         )
 
 
-def test_a_class_that_is_never_decided_is_said() -> None:
-    found = Findings.model_construct(classes=("a", "b", "c"), labels={"a": 60, "b": 1040, "c": 0})
-    counts = ((0, 55, 0, 5), (0, 1000, 0, 40), (0, 0, 0, 0))
-    shown = Pictures.model_construct(confusion=Confusion(counts=counts))
-    [said] = never_decided(Result.model_construct(findings=found, pictures=shown))
-    assert said == "The model never decides `a` (60 rows)."
-    shown = Pictures.model_construct(confusion=None)
-    assert never_decided(Result.model_construct(findings=found, pictures=shown)) == []
+def _noted(task: str, counts: tuple[tuple[int, ...], ...] | None, *gates: object) -> tuple[str, ...]:
+    found = Findings.model_construct(
+        task=task, classes=("a", "b", "c"), labels={"a": 60, "b": 1040, "c": 0}, gates=gates
+    )
+    shown = Pictures.model_construct(confusion=counts and Confusion(counts=counts))
+    return notes(Result.model_construct(findings=found, pictures=shown))
+
+
+def test_a_class_that_is_never_decided_is_said_with_the_verdict() -> None:
+    some = ((0, 55, 0, 5), (0, 1000, 0, 40), (0, 0, 0, 0))
+    assert _noted("multiclass", some) == ("The model never decides `a` (60 rows).",)
+    assert _noted("regression", None) == ()
+
+
+def test_one_decision_for_everybody_leaves_fairness_gates_empty() -> None:
+    """Equalized odds 0.000 by a signed pass, of a model that decides nothing."""
+    passed = AUROC_PASSED.model_copy(update={"metric": "equalized_odds_difference", "by": "sex"})
+    failed = passed.model_copy(update={"verdict": "fail"})
+    one = ((0, 60, 0, 0), (0, 1040, 0, 0), (0, 0, 0, 0))
+    (said,) = _noted("binary", one, passed)
+    assert said.startswith("The model never decides `a` (60 rows): all 1,100 rows get one decision. A gate")
+    assert "passes emptily" in said
+    assert "choose: rate" in said
+    assert "emptily" not in _noted("binary", one, failed)[0]
 
 
 def test_a_third_value_of_a_binary_target_is_counted_and_said() -> None:
@@ -322,7 +338,8 @@ def test_a_simpler_model_that_is_better_is_named_with_what_to_write(
     linear = Baseline(name="linear", performance=auroc(0.759 + estimate), metric="auroc", worse_by=worse)
     gate = AUROC_PASSED.model_copy(update={"verdict": verdict})
     found = Findings.model_construct(gates=(gate,), performance=auroc(0.759))
-    result = Result.model_construct(findings=found, baselines=(linear,), looks=Looks(), twins=None)
+    shown = Pictures.model_construct(confusion=None)
+    result = Result.model_construct(findings=found, pictures=shown, baselines=(linear,), looks=Looks())
     named = [note for note in notes(result) if said in note]
     assert len(named) == len(notes(result)) == bool(said)
     if said:

@@ -65,18 +65,6 @@ def unstated(grouping: GroupingFindings, target: str = "") -> str:
     return f"{said}: {why} to be compared as a group, so they count in the overall figures only."
 
 
-def never_decided(result: Result) -> list[str]:
-    """Says which classes occur among the labels and never among the decisions."""
-    labels, confusion = result.findings.labels, result.pictures.confusion
-    if confusion is None:
-        return []
-    decided = (sum(column) for column in zip(*confusion.counts, strict=True))
-    pairs = zip(result.findings.classes, decided, strict=False)  # the last are those of no decision
-    never = [f"`{name}` ({labels[name]:,} rows)" for name, times in pairs if not times and labels.get(name)]
-    more = f" and {len(never) - 5} more" if len(never) > 5 else ""
-    return [f"The model never decides {', '.join(never[:5])}{more}."] if never else []
-
-
 def unfinished(result: Result) -> list[str]:
     """Says where training ended while the validation loss still fell."""
     losses = [point.validation_loss for point in result.training.points]

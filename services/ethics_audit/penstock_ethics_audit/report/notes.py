@@ -20,11 +20,41 @@ ADVICE = {
     "boosted_trees": "`model: {type: boosted_trees}`",
 }
 
+_OTHER_THRESHOLD = (
+    " Another threshold decides otherwise: `decision: {threshold: {choose: rate, value: 0.8}}` gives that"
+    " share of rows the positive decision."
+)
+
 
 def notes(result: Result) -> tuple[str, ...]:
     """Lists them, gravest first."""
     looks = words(result.looks, result.findings.gates)
-    return (*_copies(result), *([looks] if looks else []), *_simpler(result))
+    return (*_never_decided(result), *_copies(result), *([looks] if looks else []), *_simpler(result))
+
+
+def _never_decided(result: Result) -> Iterator[str]:
+    """Says which classes occur among the labels and never among the decisions; and where that leaves one
+    decision for everybody, that fairness gates on it have shown nothing.
+    """
+    found, confusion = result.findings, result.pictures.confusion
+    if confusion is None:
+        return
+    decided = [sum(column) for column in zip(*confusion.counts, strict=True)]
+    pairs = zip(found.classes, decided, strict=False)  # the last are those of no decision
+    never = [name for name, times in pairs if not times and found.labels.get(name)]
+    if not never:
+        return
+    listed = ", ".join(f"`{name}` ({found.labels[name]:,} rows)" for name in never[:5])
+    said = f"The model never decides {listed}{f' and {len(never) - 5} more' if len(never) > 5 else ''}"
+    if max(decided) < sum(decided):
+        yield f"{said}."
+        return
+    empty = any(gate.by and gate.verdict == "pass" for gate in found.gates)
+    yield (
+        f"{said}: all {sum(decided):,} rows get one decision."
+        f"{' A gate that compares the decisions of groups passes emptily then.' if empty else ''}"
+        f"{_OTHER_THRESHOLD if found.task == 'binary' else ''}"
+    )
 
 
 def _copies(result: Result) -> Iterator[str]:

@@ -22,7 +22,7 @@ from penstock.measures.parity import rows_needed
 from penstock.packages.evidence import may_be_waived, not_passed
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.report import curves, explanations, figures
-from penstock_ethics_audit.report.concerns import concerns, merged, never_decided, unfinished, unstated
+from penstock_ethics_audit.report.concerns import concerns, merged, unfinished, unstated
 from penstock_ethics_audit.report.decisions import confusions, decided
 from penstock_ethics_audit.report.drawing import Picture, number
 from penstock_ethics_audit.report.notes import BASELINES
@@ -70,7 +70,6 @@ def render(result: Result) -> str:
         consequence=consequence(found),
         concerns=[
             *merged(result),
-            *never_decided(result),
             *unfinished(result),
             *concerns(found, result.target, result.threshold.favourable if result.threshold else ""),
         ],
