@@ -214,6 +214,26 @@ def test_a_space_without_families_has_the_files_own_or_those_that_it_can_have(
     assert set(space.families.types) == searched
 
 
+@pytest.mark.parametrize(
+    "trainer", ["{optimizer: {learning_rate: 0.01}}", "{epochs: 5, optimizer: {type: sgd}}", "{}"]
+)
+def test_each_family_of_the_default_space_can_be_trained_whatever_the_files_own_is_trained_by(
+    trainer: str,
+) -> None:
+    """The audit advises an optimizer for a linear model; trees have none, and are tried all the same."""
+    text = f"{lending.PIPELINE_TEXT}model: {{type: linear}}\ntrainer: {trainer}\n"
+    spec = read_data(text)
+    space, problems = search_space(Pipeline.model_validate(spec))
+    assert problems == []
+    assert "boosted_trees" in space.families.types
+    for kind in space.families.types:
+        choices: dict[str, Any] = {"model.type": kind}
+        asked(space, choices)
+        run = overridden(spec, space.overrides(choices))
+        assert run.model.type == kind
+        assert kind != "boosted_trees" or "optimizer" not in run.trainer.model_fields_set
+
+
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.parent.name)
 def test_each_example_has_a_default_space_whose_ends_are_runs(file: Path) -> None:
     spec = read_data(file.read_text())

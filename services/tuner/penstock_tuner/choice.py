@@ -50,8 +50,15 @@ def chosen(
         "importance": search.importance(space, tried),
         "conclusion": concluded(best, own, _compared(tried))
         + averaged(best, complete)
+        + _failed(tried)
         + "".join(f"; `{kind}` was not tried: {why}" for kind, why in passed.items()),
     }
+
+
+def _failed(tried: Sequence[Tried]) -> str:
+    """Says how many trials failed: what they would have found is not known."""
+    failed = sum(trial.state == "failed" for trial in tried)
+    return f"; {failed} of {len(tried)} trials failed, `penstock study show` says why" if failed else ""
 
 
 def _compared(tried: Sequence[Tried]) -> int:

@@ -90,6 +90,15 @@ def test_the_sentence_says_of_how_many_it_is_the_best() -> None:
     assert said.endswith("to 0.1084, as the best of 6)")
 
 
+def test_failed_trials_are_counted_in_the_conclusion() -> None:
+    pipeline = read(PIPELINE, "pipeline.yaml")
+    done = [tried(0, *[0.5] * 20), tried(1, *[0.4] * 20)]
+    failed = Tried(number=2, choices={"model.type": "mlp"}, state="failed", values=None)
+    for among, said in ((done, False), ([*done, failed], True)):
+        found = chosen(pipeline.tuner, search.space_of(pipeline), among, "it broke", looks=1, passed={})
+        assert ("; 1 of 3 trials failed, `penstock study show` says why" in found["conclusion"]) == said
+
+
 def test_a_family_that_cannot_do_what_the_file_asks_is_named() -> None:
     asked = PIPELINE + "trainer: {fairness: {notion: equalized_odds, by: sex}}\n"
     passed = passed_over(read(asked, "pipeline.yaml"))

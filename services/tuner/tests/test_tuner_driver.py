@@ -163,7 +163,7 @@ def test_the_best_trials_are_averaged_in_one_more_and_taken_if_that_is_better() 
     assert result["best"] == 3
     assert result["conclusion"].endswith(
         "it averages trials 2 and 0, of which 2 count: lower by 1.0000 (1.0000 to 1.0000) than trial 2 alone,"
-        " and a row takes 0.40 ms"
+        " and a row takes 0.40 ms; 1 of 4 trials failed, `penstock study show` says why"
     )
 
 

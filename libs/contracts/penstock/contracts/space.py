@@ -119,9 +119,12 @@ Node = Parameter | Fixed | Keys | Types
 
 @dataclass(frozen=True)
 class Space:
-    """Families, each with its sections `model`, `trainer` and `features`."""
+    """Families, each with its sections `model`, `trainer` and `features`. `said`: sections that the file
+    has. They are overridden even by nothing: their keys may be those of one family alone.
+    """
 
     families: Types
+    said: frozenset[str] = frozenset()
 
     def asked(self, choices: Choices) -> Iterator[Parameter]:
         """Yields each parameter that has a meaning with the choices before it. Lazy: the caller adds
@@ -153,4 +156,5 @@ class Space:
             if isinstance(keys, dict)
             for key, value in keys.items()
         }
-        return {**{section: value for section, value in made.items() if value}, **treatments}
+        sections = {section: value for section, value in made.items() if value or section in self.said}
+        return {**sections, **treatments}

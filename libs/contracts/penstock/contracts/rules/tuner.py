@@ -149,7 +149,8 @@ def search_space(pipeline: Pipeline) -> tuple[Space, list[Problem]]:
     said = pipeline.tuner.space
     found = _said(pipeline, said) if said else _default(pipeline)
     families, problems = found
-    space = Space(Types("model.type", families))
+    trainer = {"trainer"} & pipeline.model_fields_set
+    space = Space(Types("model.type", families), said=frozenset(trainer))
     if not problems and not (families and any(True for _ in space.asked(dict(_end(space, 0))))):
         none = "nothing is left to choose" if families else "no family of the default space does what it asks"
         problems = [Problem(_AT, f"{none}; name families, or values to try, as in {{model: [mlp, linear]}}")]
