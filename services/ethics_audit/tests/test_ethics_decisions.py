@@ -9,7 +9,6 @@ import pytest
 
 from penstock.contracts.pipeline import Scalar
 from penstock.testing.lending import pipeline
-from penstock_ethics_audit import job
 from penstock_ethics_audit.audit import Findings
 from penstock_ethics_audit.report.decisions import confusions, decided
 from penstock_ethics_audit.report.pictures import Confusion, Pictures
@@ -59,6 +58,8 @@ def test_the_decision_that_is_good_for_the_person_is_called_as_its_class(
 ) -> None:
     target = {"from": "applications.defaulted", "type": "binary", "favourable": favourable}
     package: Any = SimpleNamespace(metrics={"threshold": 0.4}, pipeline=pipeline(targets={"default": target}))
+    from penstock_ethics_audit import job  # a second of every worker, were it imported above
+
     threshold = job._threshold(package)
     assert threshold is not None
     assert threshold.favourable == name
