@@ -219,10 +219,12 @@ class World:
             what=f"{total} events of {pipeline} are taken",
         )
 
-    def kill_in_a_transaction(self, after: int, replica: str = "0") -> None:
-        """Once `after` offsets of the first records partition are committed: stops the process now
-        and then, until it is found with records of an open transaction on the topic. Kills it
-        there.
+    def kill_in_a_transaction(
+        self, moment: random.Random, values: Sequence[bytes], replica: str = "0"
+    ) -> None:
+        """Publishes these, and lets the process run for a moment at a time, until it is found with records
+        of an open transaction on the topic: however slow the looks are, it does not come to the end
+        between two. Kills it there.
         """
         process = self._processes[replica]
         place = TopicPartition(self.settings.topic(source_topic("records", "loans", "applications")), 0)
@@ -235,14 +237,14 @@ class World:
             return int(consumer.get_watermark_offsets(place, 10)[1])
 
         def caught() -> bool:
-            process.send_signal(signal.SIGSTOP)
-            if end(committed) < end(written):
-                return True
             process.send_signal(signal.SIGCONT)
-            return False
+            time.sleep(moment.uniform(0, 0.03))  # the moment of the kill
+            process.send_signal(signal.SIGSTOP)
+            return end(committed) < end(written)
 
-        until(lambda: end(committed) >= after, what=f"{after} records are committed")
-        until(caught, what="a transaction is open")  # looks often at first
+        until(lambda: end(committed) > 0, what="a record is committed")
+        self.publish(values)
+        until(caught, what="a transaction is open")
         self.kill(replica)
         committed.close()
         written.close()
@@ -368,9 +370,9 @@ def test_killed_in_mid_transaction_nothing_is_lost_and_nothing_doubled(world: Wo
     ]
     for number in range(0, 12_000, 50):
         events[number + 5] = events[number + 1]  # a repeat, soon after, in the same partition
-    world.publish(events)
+    world.publish(events[:1000])
     world.start(batch=20)
-    world.kill_in_a_transaction(after=moment.randrange(100, 1000))
+    world.kill_in_a_transaction(moment, events[1000:])
     world.start()
     world.reaches(12_000)
 
