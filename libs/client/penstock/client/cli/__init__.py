@@ -1,4 +1,6 @@
-"""The command line. Each module here is one group of verbs; all they know comes from `penstock.client`."""
+"""The command line. The modules that `main` imports are groups of verbs, the others parts of what those
+print; all they know comes from `penstock.client`.
+"""
 
 import gc
 import io

@@ -87,44 +87,53 @@ def calls(verb: Callable[P, R]) -> Callable[P, R]:
     return said
 
 
-# `penstock --help` lists them in this order.
-for verb in (
+VERBS: tuple[Callable[..., None], ...] = (
     stack.up,
     stack.down,
-    calls(stack.status),
+    stack.status,
     stack.logs,
     init.init,
     pipelines.validate,
-    calls(pipelines.apply),
-    calls(pipelines.pipelines),
-    calls(pipelines.delete),
-    calls(events.publish),
-    calls(events.rejects),
-    calls(erasure.erase),
-    calls(training.train),
-    calls(training.import_),
-    calls(training.runs),
-    calls(training.cancel),
-    calls(tuning.tune),
-    calls(costs.costs),
-    calls(models.models),
-    calls(models.promote),
-    calls(models.rollback),
-    calls(stopping.stop),
-    calls(stopping.resume),
-    calls(models.verify),
-    calls(audits.audit),
-    calls(audits.report),
-    calls(predictions.predict),
-    calls(predictions.predictions),
-    calls(predictions.trace),
-):
-    app.command(verb.__name__.rstrip("_"))(verb)
-app.add_typer(tuning.study, name="study")
-app.add_typer(stack.keys, name="keys")
-app.add_typer(events.dead_letters, name="dead-letters")
-app.add_typer(reviews.review, name="review")
-app.add_typer(sites.sites, name="sites")
-for group in (tuning.study, events.dead_letters, reviews.review, sites.sites):
+    pipelines.apply,
+    pipelines.pipelines,
+    pipelines.delete,
+    events.publish,
+    events.rejects,
+    erasure.erase,
+    training.train,
+    training.import_,
+    training.runs,
+    training.cancel,
+    tuning.tune,
+    costs.costs,
+    models.models,
+    models.promote,
+    models.rollback,
+    stopping.stop,
+    stopping.resume,
+    models.verify,
+    audits.audit,
+    audits.report,
+    predictions.predict,
+    predictions.predictions,
+    predictions.trace,
+)
+"""In the order of `penstock --help`."""
+LOCAL = (stack.up, stack.down, stack.logs, init.init, pipelines.validate)
+"""Verbs that call no platform; all others say which one they are about to call."""
+GROUPS = {
+    "study": tuning.study,
+    "keys": stack.keys,
+    "dead-letters": events.dead_letters,
+    "review": reviews.review,
+    "sites": sites.sites,
+}
+LOCAL_GROUPS = ("keys",)
+
+for verb in VERBS:
+    app.command(verb.__name__.rstrip("_"))(verb if verb in LOCAL else calls(verb))
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
     for command in group.registered_commands:
-        command.callback = command.callback and calls(command.callback)
+        if name not in LOCAL_GROUPS:
+            command.callback = command.callback and calls(command.callback)

@@ -103,32 +103,8 @@ __all__ = [
 
 EVENTS: dict[str, type[Event]] = {
     event.ce_type(): event
-    for event in (
-        PipelineApplied,
-        PipelineDeleted,
-        TrainingRunRequested,
-        TrainingRunStarted,
-        TrainingRunProgressed,
-        TrainingRunCompleted,
-        TrainingRunFailed,
-        TrainingRunCanceled,
-        ModelVersionRegistered,
-        ModelVersionRefused,
-        ModelVersionPromoted,
-        AuditStarted,
-        AuditCompleted,
-        AuditFailed,
-        ReviewRequested,
-        ReviewDecided,
-        DeploymentChanged,
-        SiteReported,
-        TuningStudyRequested,
-        TuningStudyStarted,
-        TuningTrialEnded,
-        TuningStudyCompleted,
-        TuningStudyFailed,
-        TuningStudyCanceled,
-    )
+    for event in tuple(globals().values())
+    if isinstance(event, type) and issubclass(event, Event) and event is not Event
 }
 """Event classes by CloudEvents type."""
 

@@ -50,7 +50,11 @@ def text_of(value: Scalar) -> str:
 
 
 class Model(BaseModel):
-    """Frozen; an unknown key is an error, and so is a number that is none."""
+    """Frozen; an unknown key is an error, and so is a number that is none.
+
+    A new key has a default and an `exclude_if` that leaves it out while it has it: pipelines that are
+    stored and packages that are signed keep their bytes. `docs/add-a-key.md` says more.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
