@@ -685,3 +685,38 @@ def test_numbers_with_marks_between_thousands_are_no_category(
     amount = next(one for one in found.guess.fields if one.name == "amount")
     assert (said in amount.left_out) if said else ("thousands" not in amount.left_out)
     assert read(found.text).sources["events"].columns["published_at"] == "$publishing_time"
+
+
+@pytest.mark.parametrize(
+    ("odd", "kind"),
+    [
+        (["1,057.5"], "number"),
+        (["1,057.5", "<5"], "number"),
+        (["1,057.5", "<5", "12 -"], "category"),
+        (["C57"], "category"),
+    ],
+)
+def test_a_few_cells_that_are_no_number_leave_the_column_one(
+    tmp_path: Path, odd: list[str], kind: str
+) -> None:
+    path = tmp_path / "tests.csv"
+    cells = [*odd, *(str(n % 30 / 2) for n in range(120))]
+    rows = (f"{'ab'[n % 2]};{cell};{n % 2}\n" for n, cell in enumerate(cells))
+    path.write_text("kind;amount;ok\n" + "".join(rows))
+    text = first(read_table(path), Answers(target="ok")).text
+    field = read(text).sources["events"].fields["amount"]
+    assert (field.type == "number") == (kind == "number")
+    said = f"no number in {len(odd)} of the rows looked at, as `1,057.5`: missing there" in text
+    assert (said, field.on_violation == "set_missing") == (kind == "number",) * 2
+    assert not (said and field.required)
+
+
+def test_a_dash_among_words_is_asked_about(tmp_path: Path) -> None:
+    path = tmp_path / "tests.csv"
+    path.write_text(
+        "ward;size;ok\n" + "".join(f"{['a', '-', 'b'][n % 3]};{n % 7};{n % 2}\n" for n in range(90))
+    )
+    assert (
+        "`-` (30 times): a gap? Then name it in `missing`"
+        in first(read_table(path), Answers(target="ok")).text
+    )

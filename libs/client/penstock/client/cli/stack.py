@@ -52,7 +52,7 @@ def up(
 def down(as_json_: AsJson = False) -> None:
     """Stop what `up` started; its data stays.
 
-    In PENSTOCK_HOME, for the next `up`.
+    In PENSTOCK_HOME, for the next `up`, which goes on with runs and studies that this interrupts.
     """
     home, stack = ClientSettings().home, _embedded()
     cut_short = _under_way(stack, home)

@@ -17,7 +17,7 @@ _FAR = 10
 """Multiple of the others' own extent from which any number is far from them."""
 _UNKNOWN = listed("unk unknown unspecified undetermined undisclosed missing unbekannt inconnu desconocido")
 _UNKNOWN |= {"n/a", "not known", "not stated", "not reported", "no answer", "keine angabe", "k.a.", "k. a."}
-_UNKNOWN |= {"n.d.", "s/d", "non renseigné", "no consta"}
+_UNKNOWN |= {"-", "--", ".", "n.d.", "s/d", "non renseigné", "no consta"}
 _LETTER = "u"  # beside two others or more, as M and F
 _LIKE_A_CODE = re.compile(r"(\d)\1+|10{3,}")
 

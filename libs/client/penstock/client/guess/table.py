@@ -19,6 +19,7 @@ from penstock.contracts.errors import Invalid
 SAMPLE = 20_000
 _ALWAYS_MARKS = ("?", "NA", "N/A", "n/a", "NaN", "nan", "#N/A", "NULL", "null", "<NA>")
 _MARKS_OF_NUMBERS = ("-", "--", ".", "none", "None", "missing", "unknown", "k.A.", "s/d", "n.d.")
+_FEW_ODD, _SHARE_ODD, _FEWEST_NUMBERS = 2, 0.01, 20
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _LETTERS = str.maketrans({"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "Æ": "Ae"})
 
@@ -30,6 +31,8 @@ class Column:
     name: str
     field: str
     values: Sequence[object]
+    odd: tuple[str, ...] = ()
+    """Cells, missing in `values`, that are no number where nearly all others are."""
 
     @cached_property
     def present(self) -> list[object]:
@@ -122,10 +125,23 @@ def read_table(path: Path, encoding: str | None = None, progress: Progress | Non
     raw = {name: [None if (value := row.get(name)) == "" else value for row in sample] for name in names}
     marks = _marks(raw)
     columns = tuple(
-        Column(name, field, [None if isinstance(v, str) and v in marks else v for v in raw[name]])
+        _column(name, field, [None if isinstance(v, str) and v in marks else v for v in raw[name]])
         for name, field in zip(names, _field_names(names), strict=True)
     )
     return Table(path, columns, count, len(sample), marks, encoding)
+
+
+def _column(name: str, field: str, values: list[object]) -> Column:
+    """Column of numbers though a few cells are none: digits and marks without letters, as `1,057.5`."""
+    texts = [value for value in values if isinstance(value, str)]
+    odd = [text for text in texts if not _is_number(text)]
+    numbers = {text for text in texts if _is_number(text)}
+    codes = any(re.fullmatch(r"0\d+", text) for text in numbers)
+    few = 0 < len(odd) <= max(_FEW_ODD, len(texts) * _SHARE_ODD) and len(numbers) >= _FEWEST_NUMBERS
+    if not few or codes or not all(re.fullmatch(r"[^A-Za-z]*\d[^A-Za-z]*", text) for text in odd):
+        return Column(name, field, values)
+    gone = set(odd)
+    return Column(name, field, [None if value in gone else value for value in values], tuple(odd))
 
 
 def _evenly(found: Iterator[Row | bytes]) -> tuple[list[Row], int]:

@@ -118,6 +118,8 @@ def _declared(one: Field, guess: Guess, *, training: bool) -> str:
     keys = [f"type: {one.type}"]
     if one.column.name != one.name:
         keys.append(f"from: {_in_quotes(one.column.name)}")
+    if one.column.odd:
+        keys.append("on_violation: set_missing")
     counts_on = is_an_index(one.column) or one.column.counts_up  # a longer file goes on beyond it
     if one.kind.range and not counts_on and (not is_target or guess.target.task == "binary"):
         keys.append(f"range: [{one.kind.range[0]:g}, {one.kind.range[1]:g}]")
@@ -133,6 +135,8 @@ def _declared(one: Field, guess: Guess, *, training: bool) -> str:
         why.append("free text: `personal: true` where it may speak of a person")
     if complete and is_target:
         why.append("may be missing: a row without it can be asked for, and trains nothing")
+    if odd := one.column.odd:
+        why.append(f"no number in {len(odd):,} of the rows looked at, as `{odd[0][:30]}`: missing there")
     if one.type == "number" and not is_target:
         why += [asked(one.column), _weighs(one, written=training)]
     if one.type == "category":

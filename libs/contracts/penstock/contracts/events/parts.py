@@ -107,7 +107,7 @@ class OffsetRange(Frozen):
     topic: str
     partition: Number
     first: Count
-    last: Count
+    last: Count  # Where the next range begins, as Kafka's end of a partition: itself not in this one
 
 
 class TrainingSet(Frozen):
