@@ -720,3 +720,14 @@ def test_a_dash_among_words_is_asked_about(tmp_path: Path) -> None:
         "`-` (30 times): a gap? Then name it in `missing`"
         in first(read_table(path), Answers(target="ok")).text
     )
+
+
+def test_a_word_that_is_as_good_as_another_is_asked_about(tmp_path: Path) -> None:
+    words = ["female", "male"] * 100 + ["femal", "Male"]
+    path = tmp_path / "tests.csv"
+    rows = (f"{n * 7 % 30};{word};{'F' if n % 2 else 'M'};{n % 2}\n" for n, word in enumerate(words))
+    path.write_text("size;gender;ward;ok\n" + "".join(rows))
+    lines = first(read_table(path), Answers(target="ok")).text.splitlines()
+    gender, ward = (next(one for one in lines if f" {name}: {{type" in one) for name in ("gender", "ward"))
+    assert "is `femal` (1 times) `female`, `Male` (1 times) `male`? Then mend the rows" in gender
+    assert "mend the rows" not in ward

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from penstock.client.guess.names import listed
 from penstock.client.guess.table import Column
@@ -15,6 +16,7 @@ _FEWEST = 20  # other values, with repeats
 _SCALE = 4  # other values, of which fewer are a scale around 0
 _FAR = 10
 """Multiple of the others' own extent from which any number is far from them."""
+_MOST_WORDS, _LEAST_LETTERS, _ALIKE, _TIMES = 50, 4, 0.85, 20
 _UNKNOWN = listed("unk unknown unspecified undetermined undisclosed missing unbekannt inconnu desconocido")
 _UNKNOWN |= {"n/a", "not known", "not stated", "not reported", "no answer", "keine angabe", "k.a.", "k. a."}
 _UNKNOWN |= {"-", "--", ".", "n.d.", "s/d", "non renseigné", "no consta"}
@@ -63,6 +65,34 @@ def gap_asked(column: Column, *, listed: bool, required: bool) -> str:
     steps += [f"take {it} out of every `values`"] if listed else []
     steps += ["leave out `required`"] if required else []
     return f"{' and '.join(found)}: {gaps}? Then {', '.join(steps)}"
+
+
+def misspelt_asked(column: Column) -> str:
+    """Question of a person whether rare texts of the column are frequent ones, written otherwise: `femal`
+    beside `female`; else empty.
+    """
+    if len(column.counts) > _MOST_WORDS:
+        return ""
+    found = [
+        f"`{text}` ({count:,} times) `{meant}`"
+        for text, count in column.counts.items()
+        if (meant := _meant(text, count, column.counts))
+    ]
+    return f"is {', '.join(found)}? Then mend the rows" if found else ""
+
+
+def _meant(text: str, count: int, counts: Counter[str]) -> str | None:
+    """The text that is as much as written so, and many times as frequent."""
+    for other, times in counts.items():
+        plain, of_other = text.strip().casefold(), other.strip().casefold()
+        near = plain == of_other or (
+            len(plain) >= _LEAST_LETTERS
+            and not any(map(str.isdigit, plain + of_other))
+            and SequenceMatcher(None, plain, of_other).ratio() >= _ALIKE
+        )
+        if times >= _TIMES * count and near:
+            return other
+    return None
 
 
 def _is_code(value: float, counts: Counter[float]) -> bool:

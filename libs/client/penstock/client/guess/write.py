@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from penstock.client.ages import Ages
 from penstock.client.guess import names
-from penstock.client.guess.codes import asked, gap_asked
+from penstock.client.guess.codes import asked, gap_asked, misspelt_asked
 from penstock.client.guess.decide import Baseline, Guess
 from penstock.client.guess.fields import Field, is_an_index
 from penstock.client.guess.table import Column, Table
@@ -141,6 +141,8 @@ def _declared(one: Field, guess: Guess, *, training: bool) -> str:
         why += [asked(one.column), _weighs(one, written=training)]
     if one.type == "category":
         why.append(gap_asked(one.column, listed=bool(one.kind.values), required=required))
+    if one.type == "category":
+        why.append(misspelt_asked(one.column))
     why.append(one.doubt)
     if one.column.missing:
         why.append(f"{one.column.missing:.1%} missing")
