@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from penstock.contracts import rules
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit import baselines as modelkit
 from penstock.modelkit.baselines import baselines
@@ -75,3 +77,24 @@ def test_the_models_own_family_is_left_out_and_so_is_what_cannot_read_the_featur
     assert list(baselines(lending.pipeline(model={"type": "linear"}), *parts)) == ["boosted_trees"]
     embedded = {"purpose": {"from": "applications.purpose", "encode": "embedding"}}
     assert list(baselines(pipeline(features=embedded), *parts)) == ["linear"]
+
+
+def test_a_gate_on_the_models_intervals_leaves_no_baseline_out(tmp_path: Path) -> None:
+    quantiles = {"from": "applications.income", "type": "regression", "quantiles": [0.1, 0.9]}
+    gates = [{"metric": "coverage", "at_least": 0.75}]
+    features = {"purpose": {"from": "applications.purpose"}}
+    asked = pipeline(
+        targets={"income": quantiles}, features=features, audit={"gates": gates}, promotion={"metric": "rmse"}
+    )
+    assert rules.problems(asked) == []
+    parts = [
+        lending.write_part(tmp_path / f"{seed}.parquet", regression(seed), classes=()) for seed in ("1", "2")
+    ]
+    assert list(baselines(asked, *parts)) == ["linear", "boosted_trees"]
+
+
+def regression(seed: str) -> pa.Table:
+    """Rows whose label is a number that goes with the purpose."""
+    rows = lending.applications(seed, 300)
+    label = [float(purpose == "car") + 0.01 * at for at, purpose in enumerate(rows["purpose"].to_pylist())]
+    return rows.set_column(rows.column_names.index("__label"), "__label", pa.array(label, pa.float64()))
