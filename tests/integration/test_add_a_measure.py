@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from penstock.testing.checkout import ROOT, copied_members, environment, run_tests
+from penstock.testing.checkout import ROOT, change, copied_members, environment, run_tests
 
 COPIED = ("libs/contracts", "libs/measures", "services/ethics_audit")
 TABLE = "libs/contracts/penstock/contracts/measures.py"
 BLOCK = re.compile(r"```python\n# (?P<path>libs/\S+\.py).*\n(?P<text>[\s\S]*?)```")
-FAIRNESS_TESTS = "libs/measures/tests/test_measures_fairness.py"
+MEASURES_TESTS = [f"libs/measures/tests/test_measures_{name}.py" for name in ("fairness", "band", "parity")]
 OF_TWO_RATES = {
     TABLE: """
 Measure(
@@ -36,6 +36,27 @@ Measure(
 @contrast
 def equalized_odds_ratio(of: Rates) -> Floats:
     return np.concatenate([ratios(of.true_positive), ratios(of.false_positive)], axis=1)
+""",
+}
+OF_A_NEW_RATE = {
+    TABLE: """
+Measure(
+    "abstention_difference",
+    "Abstention difference",
+    "the largest difference between two groups' shares of rows without a decision; 0 is parity",
+    CLASSES,
+    higher_is_better=False,
+    range=(0, 1),
+    undefined="never",
+    between_groups=True,
+    gate=TWO_CLASSES,
+    several_classes=_WORST_CLASS,
+)
+""",
+    "libs/measures/penstock/measures/fairness.py": """
+@contrast
+def abstention_difference(of: Rates) -> Floats:
+    return differences(of.undecided)
 """,
 }
 OVER_ROWS = {
@@ -106,6 +127,8 @@ difference = compared.disparities["predictive_equality_difference"]
 assert abs(difference.estimate - 0.4) < 1e-12 and difference.lower < 0.4 < difference.upper, difference
 ratio = compared.disparities["equalized_odds_ratio"]
 assert abs(ratio.estimate - 0.2) < 1e-12 and ratio.lower < 0.2 < ratio.upper < 0.3, ratio
+abstained = compared.disparities["abstention_difference"]
+assert (abstained.estimate, abstained.lower) == (0, 0) and abstained.upper < 0.05, abstained
 assert abs(found.performance["balanced_accuracy"].estimate - 0.85) < 1e-12, found.performance
 assert compared.groups[0].performance["balanced_accuracy"] is not None
 assert [gate.verdict for gate in found.gates] == ["fail", "fail", "fail"], found.gates
@@ -129,6 +152,7 @@ report = render(
 for words in (
     "3 of 3 gates failed: Predictive equality difference by sex, Equalized odds ratio by sex, Balanced",
     "The largest difference between two groups' false positive rates; 0 is parity; undefined where a group",
+    "Abstention rate",
     "The mean share of each class that was decided rightly",
 ):
     assert words in report, words
@@ -142,7 +166,8 @@ def test_a_measure_is_one_entry_and_one_function(tmp_path: Path) -> None:
     page = (ROOT / "libs" / "measures" / "README.md").read_text()
     between_groups = {found["path"]: found["text"] for found in BLOCK.finditer(page)}
     assert len(between_groups) == 2, "one entry and one function"
-    for blocks in (between_groups, OF_TWO_RATES, OVER_ROWS):
+    assert change(page, tmp_path) == {"libs/measures/penstock/measures/fairness.py"}
+    for blocks in (between_groups, OF_TWO_RATES, OF_A_NEW_RATE, OVER_ROWS):
         for path, text in blocks.items():
             add(tmp_path / path, text)
     done = subprocess.run(
@@ -154,7 +179,7 @@ def test_a_measure_is_one_entry_and_one_function(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    code, said = run_tests(tmp_path, FAIRNESS_TESTS)
+    code, said = run_tests(tmp_path, *MEASURES_TESTS)
     assert code == 0, said
 
 

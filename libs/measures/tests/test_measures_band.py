@@ -7,15 +7,20 @@ import pytest
 from scipy.stats import binomtest
 
 from penstock.measures.band import highest_ratios, proven, steps, wilson
-from penstock.measures.fairness import Rates
+from penstock.measures.fairness import RATES, Rates
 from penstock.measures.intervals import Bootstrap
+from penstock.measures.scores import Floats
 
 Z95 = 1.959963984540054
 
 
 def of_two(first: float, second: float) -> Rates:
     values = np.array([[[first], [second]]])
-    return Rates(values, values, values, values)
+    return alike(values)
+
+
+def alike(values: Floats) -> Rates:
+    return Rates(**dict.fromkeys(RATES, values))
 
 
 @pytest.mark.parametrize(("hits", "rows"), [(0, 4), (3, 10), (9, 100), (40, 40)])
@@ -48,9 +53,9 @@ def test_a_difference_is_the_same_whichever_group_is_first() -> None:
         found.append(
             proven(
                 "demographic_parity_difference",
-                Rates(*[rates] * 4),
-                Rates(*[draws] * 4),
-                Rates(*[rows] * 4),
+                alike(rates),
+                alike(draws),
+                alike(rows),
                 0.95,
             )
         )

@@ -40,7 +40,8 @@ WORLDS = {
 
 def rates(true: Floats, false: Floats) -> fairness.Rates:
     true, false = true[..., None], false[..., None]
-    return fairness.Rates(true, true, false, 1 - true)
+    of_label = {"true_positive": true, "false_positive": false, "nonselection": 1 - true}
+    return fairness.Rates(**(dict.fromkeys(fairness.RATES, true) | of_label))
 
 
 World = tuple[list[int], list[int], list[float], list[float]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,7 @@ def test_a_ratio_of_the_other_decision_has_its_own_interval() -> None:
 
 def test_the_table_and_the_functions_name_the_same() -> None:
     assert set(fairness.CONTRASTS) == set(BETWEEN_GROUPS)
+    assert list(fairness.RATES) == [field.name for field in fields(fairness.Rates)]
 
 
 def test_rows_of_no_group_take_no_part_and_a_single_group_is_at_parity() -> None:

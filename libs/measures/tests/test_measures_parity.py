@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from penstock.measures.fairness import Rates
+from penstock.measures.fairness import RATES, Rates
 from penstock.measures.parity import fair_bounds, fair_rates, rows_needed
 
 
@@ -13,7 +13,9 @@ def of_two(positives: tuple[int, int], negatives: tuple[int, int], rate: float =
     true, false = (np.array([[[one] for one in rows]], float) for rows in (positives, negatives))
     common = np.full((1, 1, 1), rate)
     rows = true + false
-    return Rates(rows, true, false, rows), Rates(common, common, 1 - common, 1 - common)
+    among = {name: rate.rows(rows, true) for name, rate in RATES.items()}
+    others = {"false_positive": 1 - common, "nonselection": 1 - common}
+    return Rates(**among), Rates(**(dict.fromkeys(RATES, common) | others))
 
 
 def bound(rows: tuple[Rates, Rates], name: str = "equalized_odds_difference") -> float:
@@ -45,7 +47,7 @@ def test_an_empty_cell_says_nothing() -> None:
 
 def test_too_many_groups_are_not_drawn() -> None:
     rows, rate = np.full((1, 24, 1), 10.0), np.full((1, 1, 1), 0.5)
-    assert fair_rates(Rates(rows, rows, rows, rows), Rates(rate, rate, rate, rate), seed=1) is None
+    assert fair_rates(*(Rates(**dict.fromkeys(RATES, of)) for of in (rows, rate)), seed=1) is None
 
 
 def test_rows_grow_with_the_square() -> None:

@@ -29,7 +29,7 @@ class Finding(BaseModel):
 class Rate(Finding):
     """A rate of one group."""
 
-    of: str  # `selection`, `true_positive` or `false_positive`
+    of: str  # its name in `penstock.measures.fairness.RATES`
     label: str  # the class that it is about
     value: Interval | None
 

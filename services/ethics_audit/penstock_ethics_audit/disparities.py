@@ -93,15 +93,12 @@ def _drawn(scores: Scores, grouping: Grouping, bootstrap: Bootstrap, estimated: 
     tally = fairness.tally(scores, grouping.codes)
     within_group, within_cell = (bootstrap.rates(tally, kept) for kept in (1, 2))
 
-    def few(draws: Floats, rate: Floats, of: Floats) -> Floats:
-        return bootstrap.few(draws, np.nan_to_num(rate[0]) * of[0], of[0])
+    def few(name: str, rate: fairness.Rate) -> Floats:
+        draws = getattr(within_group if rate.among == "all" else within_cell, name)
+        of = getattr(rows, name)[0]
+        return bootstrap.few(draws, np.nan_to_num(getattr(estimated, name)[0]) * of, of)
 
-    return Rates(
-        few(within_group.selection, estimated.selection, rows.selection),
-        few(within_cell.true_positive, estimated.true_positive, rows.true_positive),
-        few(within_cell.false_positive, estimated.false_positive, rows.false_positive),
-        few(within_group.nonselection, estimated.nonselection, rows.nonselection),
-    )
+    return Rates(**{name: few(name, rate) for name, rate in fairness.RATES.items()})
 
 
 def _said(
@@ -109,7 +106,7 @@ def _said(
 ) -> list[Said]:
     found = []
     for i, c in enumerate(scores.of_interest):
-        for of in ("selection", "true_positive", "false_positive"):
+        for of in (name for name, rate in fairness.RATES.items() if rate.title):
             rate, among = (float(getattr(one, of)[0, group, i]) for one in (estimated, rows))
             resampled = percentile(getattr(drawn, of)[:, group, i], rate, bootstrap.confidence)
             hits = 0.0 if np.isnan(rate) else rate * among

@@ -11,15 +11,55 @@ and equal opportunity, Hardt, Price and Srebro 2016.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
 from penstock.contracts.measures import MEASURES
 from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock.measures.weighted import Weights, ratio
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Rows of each group by class [R, groups, classes of interest]; those of any class [R, groups, 1]."""
+
+    total: Floats
+    labelled: Floats  # Those whose label is the class
+    chosen: Floats  # Those that got the class
+    both: Floats
+    decided: Floats  # Those that got any class
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of a group's rows: of all, of those whose label is the class, or is not."""
+
+    among: Literal["all", "positive", "negative"]
+    hits: Callable[[Counted], Floats]
+    # Rate of a model halfway between guessing and knowing (Cohen's kappa 0.5), which gives each class as
+    # often as it occurs, from the shares of labels.
+    fair: Callable[[Floats], Floats]
+    title: str = ""  # Name in a report, which leaves out a rate without one
+
+    def rows(self, total: Floats, labelled: Floats) -> Floats:
+        """Rows that it is a share of."""
+        return {"all": total, "positive": labelled, "negative": total - labelled}[self.among]
+
+
+RATES: Final[dict[str, Rate]] = {
+    "selection": Rate("all", lambda of: of.chosen, lambda share: share, "Selection rate"),
+    "true_positive": Rate(
+        "positive", lambda of: of.both, lambda share: (1 + share) / 2, "True positive rate"
+    ),
+    "false_positive": Rate(
+        "negative", lambda of: of.chosen - of.both, lambda share: share / 2, "False positive rate"
+    ),
+    "nonselection": Rate("all", lambda of: of.decided - of.chosen, lambda share: 1 - share),
+}
+"""Rates by their names in `Rates`, and in its order."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +74,6 @@ class Rates:
     def among(self, groups: Codes) -> Rates:
         """Rates of some of the groups."""
         return Rates(**{name: rate[:, groups] for name, rate in vars(self).items()})
-
-
-RATES: Final = tuple(field.name for field in fields(Rates))
-OF_ALL_ROWS: Final = frozenset({"selection", "nonselection"})
-"""Rates that are shares of a group's rows of any label."""
 
 
 Contrast = Callable[[Rates], Floats]
@@ -87,11 +122,9 @@ class Tally:
         of = list(self.of_interest)
         hit, chosen = counts.sum(axis=3)[..., of], counts.sum(axis=2)[..., of]
         both, decided = counts[..., of, of], counts[..., :-1].sum(axis=(2, 3))[..., None]
+        counted = Counted(total, hit, chosen, both, decided)
         return Rates(
-            selection=ratio(chosen, total),
-            true_positive=ratio(both, hit),
-            false_positive=ratio(chosen - both, total - hit),
-            nonselection=ratio(decided - chosen, total),
+            **{name: ratio(rate.hits(counted), rate.rows(total, hit)) for name, rate in RATES.items()}
         )
 
 

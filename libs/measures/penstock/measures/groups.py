@@ -133,14 +133,14 @@ def asked_cells(name: str, rows: int, cells: Mapping[str, int]) -> dict[str, int
     """Rows by label of the cells of one group that the measure asks for; all its rows, as "", for one
     that asks for no label.
     """
-    reads = fairness.reads(name)
+    among = {fairness.RATES[rate].among for rate in fairness.reads(name)}
     labels = list(cells)
-    asked = {"": rows} if not labels or fairness.OF_ALL_ROWS & reads else {}
+    asked = {"": rows} if not labels or "all" in among else {}
     if len(labels) == 2:
         negative, positive = labels
-        asked |= {positive: cells[positive]} if "true_positive" in reads else {}
-        return asked | ({negative: cells[negative]} if "false_positive" in reads else {})
-    return asked | (dict(cells) if reads - fairness.OF_ALL_ROWS else {})
+        asked |= {positive: cells[positive]} if "positive" in among else {}
+        return asked | ({negative: cells[negative]} if "negative" in among else {})
+    return asked | (dict(cells) if among - {"all"} else {})
 
 
 def _is_missing(value: object) -> bool:

@@ -26,15 +26,15 @@ def shared(cells: Codes, of_interest: Sequence[int]) -> Rates:
     own = cells[None].astype(np.float64)
     of = own[..., list(of_interest)]
     total = np.broadcast_to(own.sum(axis=2, keepdims=True), of.shape)
-    return Rates(total, of, total - of, total)
+    return Rates(**{name: rate.rows(total, of) for name, rate in RATES.items()})
 
 
 def halfway(cells: Codes, of_interest: Sequence[int]) -> Rates:
-    """[1, 1, classes]: rates of a fair model halfway between guessing and knowing (Cohen's kappa 0.5),
-    which gives each class as often as it occurs in `cells` [groups, classes].
+    """[1, 1, classes]: rates of a fair model halfway between guessing and knowing, which gives each class
+    as often as it occurs in `cells` [groups, classes].
     """
     share = (cells.sum(axis=0) / max(1, cells.sum()))[None, None, list(of_interest)]
-    return Rates(share, (1 + share) / 2, share / 2, 1 - share)
+    return Rates(**{name: rate.fair(share) for name, rate in RATES.items()})
 
 
 def fair_rates(rows: Rates, common: Rates, seed: int) -> Rates | None:

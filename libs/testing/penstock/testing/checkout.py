@@ -95,7 +95,19 @@ def make(folder: Path, target: str, within: float = MAKE_WITHIN_S) -> tuple[int,
 def run_tests(folder: Path, *arguments: str, within: float = MAKE_WITHIN_S) -> tuple[int, str]:
     """Exit code and output of pytest in the copy, on its own tests and sources."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, *arguments],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            ROOT / "pyproject.toml",
+            "--rootdir",
+            folder,
+            *arguments,
+        ],
         cwd=folder,
         env=environment(folder),
         capture_output=True,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from penstock.contracts.events import Interval
 from penstock.contracts.measures import FOUR_FIFTHS, MEASURES
+from penstock.measures.fairness import RATES
 from penstock.measures.groups import called
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.result import Result
@@ -17,11 +18,6 @@ STILL_FALLING = 0.02  # share of all that was learnt, in the last fifth of the e
 _RATES = {
     "equalized_odds_difference": ("true_positive", "false_positive"),
     "demographic_parity_difference": ("selection",),
-}
-_TITLES = {
-    "selection": "selection rate",
-    "true_positive": "true positive rate",
-    "false_positive": "false positive rate",
 }
 
 
@@ -146,9 +142,8 @@ def _furthest(grouping: GroupingFindings, rates: tuple[str, ...], target: str, *
     if not spans:
         return "between the groups with enough rows"
     _, of, label, low, high = max(spans)
-    return (
-        f"{_TITLES[of]} of `{called(target, label)}`, {low[0]:.0%} for {low[1]}, {high[0]:.0%} for {high[1]}"
-    )
+    rate = RATES[of].title.lower()
+    return f"{rate} of `{called(target, label)}`, {low[0]:.0%} for {low[1]}, {high[0]:.0%} for {high[1]}"
 
 
 def _said(value: Interval) -> str:

@@ -17,6 +17,7 @@ from penstock.contracts.events import Cost, GateResult, Interval
 from penstock.contracts.measures import MEASURES, Measure, Task
 from penstock.contracts.verdicts import NOT_JUDGED, worded
 from penstock.contracts.versions import version_name
+from penstock.measures.fairness import RATES
 from penstock.measures.groups import called
 from penstock.measures.parity import rows_needed
 from penstock.packages.evidence import may_be_waived, not_passed
@@ -28,11 +29,7 @@ from penstock_ethics_audit.report.drawing import Picture, number
 from penstock_ethics_audit.report.notes import BASELINES
 from penstock_ethics_audit.result import Result
 
-RATES = {
-    "selection": "Selection rate",
-    "true_positive": "True positive rate",
-    "false_positive": "False positive rate",
-}
+TITLES = {name: rate.title for name, rate in RATES.items() if rate.title}
 HEADLINES = {
     "pass": "Passed",
     "fail": "Did not pass",
@@ -90,7 +87,7 @@ def render(result: Result) -> str:
         explained=explanations.explained(result.importance, result.explanation),
         training=figures.training(result.training),
         names={name: measure.title for name, measure in MEASURES.items()},
-        rates=RATES,
+        rates=TITLES,
         called=called,
         unstated=unstated,
         words=_words(found),
@@ -190,7 +187,7 @@ def _grouping_pictures(result: Result, grouping: GroupingFindings) -> Iterator[t
     labels = list(dict.fromkeys(rate.label for group in grouping.groups for rate in group.rates))
     for label in labels[:MAX_CLASSES_DRAWN]:
         given = called(result.target, label)
-        yield f"Rates of being given {given}, with intervals", figures.rates(grouping, RATES, label)
+        yield f"Rates of being given {given}, with intervals", figures.rates(grouping, TITLES, label)
     areas = {group.group: group.performance.get("auroc") for group in grouping.groups if not group.thin}
     yield from _curves(result, grouping.by, areas)
 
