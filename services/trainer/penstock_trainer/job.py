@@ -34,7 +34,6 @@ from penstock.packages import archive
 from penstock.packages.facts import verify_fact
 from penstock.packages.keys import Keys
 from penstock.packages.parts import Origin
-from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.child import JobContext, job_main
 from penstock.runtime.patience import patiently
@@ -51,15 +50,15 @@ def run(job: JobContext) -> dict[str, Any]:
     settings: Settings = job.settings
     requested = TrainingRunRequested.model_validate(job.payload)
     job.progress({"attempt": job.attempt})
-    applied = asyncio.run(_pipeline(job, settings, requested))
+    applied = asyncio.run(_pipeline(job, requested))
     if requested.imported is not None:
-        training_set = asyncio.run(_training_set(job, settings, requested))
+        training_set = asyncio.run(_training_set(job, requested))
         job.progress({"training_set": training_set, "epochs": 0})
         plan = planned(applied, training_set.rows.get("train", 0))
         return _import(job, plan.pipeline, training_set, settings, requested.imported)
     work, likely = settings.runs_dir / job.id, planned(applied, LIKELY_ROWS).pipeline
     with spread(likely, work / "workers", settings, job.progress) as loop:
-        training_set = asyncio.run(_training_set(job, settings, requested))
+        training_set = asyncio.run(_training_set(job, requested))
         plan = planned(applied, training_set.rows.get("train", 0))
         told = {"chosen": dict(plan.chosen), "chosen_because": plan.because}
         job.progress({"training_set": training_set, "epochs": plan.pipeline.trainer.epochs, **told})
@@ -67,43 +66,41 @@ def run(job: JobContext) -> dict[str, Any]:
         return _train(job, plan, training_set, work, artifacts, requested.study, loop)
 
 
-async def _pipeline(job: JobContext, settings: Settings, requested: TrainingRunRequested) -> Pipeline:
+async def _pipeline(job: JobContext, requested: TrainingRunRequested) -> Pipeline:
     """The pipeline as numbered in the request with its overrides. A study's choice is trained as its
     trial was: by one worker.
 
     Waits while the registry is away, and says so. Raises what else it raises.
     """
-    async with rpc.connect(settings.platform.peer("model_registry")) as channel:
-        found = await patiently(
-            job,
-            "model_registry",
-            model_registry_pb2_grpc.ModelRegistryServiceStub(channel).GetPipeline,
-            registry.GetPipelineRequest(pipeline=requested.pipeline, number=requested.pipeline_number),
-            REGISTRY_TIMEOUT_S,
-        )
+    found = await patiently(
+        job,
+        "model_registry",
+        lambda channel: model_registry_pb2_grpc.ModelRegistryServiceStub(channel).GetPipeline,
+        registry.GetPipelineRequest(pipeline=requested.pipeline, number=requested.pipeline_number),
+        REGISTRY_TIMEOUT_S,
+    )
     spec = json.loads(found.spec_json)
     return overridden(spec if requested.study is None else for_trials(spec), requested.overrides)
 
 
-async def _training_set(job: JobContext, settings: Settings, requested: TrainingRunRequested) -> TrainingSet:
+async def _training_set(job: JobContext, requested: TrainingRunRequested) -> TrainingSet:
     """The run's training set, verified. Waits while the feature store is away, and says so. Raises what
     else it raises.
     """
-    async with rpc.connect(settings.platform.peer("feature_store")) as channel:
-        made = await patiently(
-            job,
-            "feature_store",
-            feature_store_pb2_grpc.FeatureStoreServiceStub(channel).CreateTrainingSet,
-            features.CreateTrainingSetRequest(
-                pipeline=requested.pipeline,
-                id=requested.training_set_id or requested.run_id,
-                min_offsets=[features.PartitionOffset(**at.model_dump()) for at in requested.min_offsets],
-                pipeline_number=requested.pipeline_number,
-            ),
-            settings.training_set_timeout,
-        )
+    made = await patiently(
+        job,
+        "feature_store",
+        lambda channel: feature_store_pb2_grpc.FeatureStoreServiceStub(channel).CreateTrainingSet,
+        features.CreateTrainingSetRequest(
+            pipeline=requested.pipeline,
+            id=requested.training_set_id or requested.run_id,
+            min_offsets=[features.PartitionOffset(**at.model_dump()) for at in requested.min_offsets],
+            pipeline_number=requested.pipeline_number,
+        ),
+        job.settings.training_set_timeout,
+    )
     training_set = TrainingSet.model_validate_json(made.training_set_json)
-    verify_fact(training_set, Keys(settings.platform.keys).trust())
+    verify_fact(training_set, Keys(job.settings.platform.keys).trust())
     return training_set
 
 

@@ -14,7 +14,6 @@ from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 from pydantic import JsonValue
 
-from penstock.runtime import rpc
 from penstock.runtime.child import JobContext
 from penstock.runtime.patience import patiently
 from penstock.tuner.v1 import tuner_pb2, tuner_pb2_grpc
@@ -33,7 +32,7 @@ STATES = {
 
 
 def run(job: JobContext) -> dict[str, Any]:
-    study = asyncio.run(_study(job, job.settings, job.payload["study_id"]))
+    study = asyncio.run(_study(job, job.payload["study_id"]))
     folder = job.settings.tensorboard_dir / study.pipeline / study.study_id
     for trial in study.trials:
         if trial.state in STATES:
@@ -42,15 +41,14 @@ def run(job: JobContext) -> dict[str, Any]:
         return {"mlflow_run": track_study(client, study, job.settings)}
 
 
-async def _study(job: JobContext, settings: Settings, study_id: str) -> tuner_pb2.Study:
-    async with rpc.connect(settings.platform.peer("tuner")) as channel:
-        return await patiently(
-            job,
-            "tuner",
-            tuner_pb2_grpc.TunerServiceStub(channel).GetStudy,
-            tuner_pb2.GetStudyRequest(study_id=study_id),
-            TIMEOUT_S,
-        )
+async def _study(job: JobContext, study_id: str) -> tuner_pb2.Study:
+    return await patiently(
+        job,
+        "tuner",
+        lambda channel: tuner_pb2_grpc.TunerServiceStub(channel).GetStudy,
+        tuner_pb2.GetStudyRequest(study_id=study_id),
+        TIMEOUT_S,
+    )
 
 
 def session_of(trial: tuner_pb2.Trial) -> Session:

@@ -30,15 +30,15 @@ def run(job: JobContext) -> dict[str, Any]:
     settings: Settings = job.settings
     requested = TuningStudyRequested.model_validate(job.payload)
     job.progress({"attempt": job.attempt})
-    before = asyncio.run(peers.before(job, settings, requested.study_id))
+    before = asyncio.run(peers.before(job, requested.study_id))
     asked = requested.pipeline, requested.pipeline_number, requested.tuner
-    spec = asyncio.run(peers.spec_of(job, settings, *asked))
+    spec = asyncio.run(peers.spec_of(job, *asked))
     pipeline = Pipeline.model_validate(spec)
     earlier = requested.continues
-    known = asyncio.run(peers.known(job, settings, earlier, pipeline)) if earlier else ()
+    known = asyncio.run(peers.known(job, earlier, pipeline)) if earlier else ()
     work = Workbench(folder=settings.studies_dir / requested.study_id / "work")
     with closing(_pool(settings, pipeline, work)) as pool:  # it loads while rows are put together
-        training_set = asyncio.run(peers.training_set_of(job, settings, requested))
+        training_set = asyncio.run(peers.training_set_of(job, requested))
         job.progress({"training_set": training_set, "tuner": spec.get("tuner") or {}})
         _fill(settings, training_set, pipeline, work)
         began -= before.spent_s

@@ -318,5 +318,5 @@ async def test_a_study_of_a_file_without_a_section_may_be_known(monkeypatch: pyt
     monkeypatch.setattr(peers, "_study", study)
     monkeypatch.setattr(peers, "spec_of", spec)
     unused: Any = None
-    assert await peers.known(unused, unused, "01A", Pipeline.model_validate(lending.spec())) == []
+    assert await peers.known(unused, "01A", Pipeline.model_validate(lending.spec())) == []
     assert asked == [{}]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Conflict, DeadlineExceeded, Unavailable
+from penstock.runtime import rpc
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.child import JobContext
 from penstock.runtime.readiness import Readiness
@@ -18,14 +19,22 @@ from penstock.runtime.readiness import Readiness
 T = TypeVar("T")
 
 
+Call = Callable[..., Awaitable[T]]
+
+
 async def patiently(
-    job: JobContext, peer: str, call: Callable[..., Awaitable[T]], request: Message, timeout_s: float
+    job: JobContext, peer: str, call_of: Callable[[Any], Call[T]], request: Message, timeout_s: float
 ) -> T:
-    """The peer's answer, however long it is away. Progress tells the service when the job waits
-    (`waits_for`, `why`) and when it has the answer (`has`).
+    """The peer's answer, however long it is away; `call_of` makes the call of a channel to it. Progress
+    tells the service when the job waits (`waits_for`, `why`) and when it has the answer (`has`).
 
     Raises what the peer refuses with, and Conflict where it did not answer within `timeout_s`.
     """
+    async with rpc.connect(job.settings.platform.peer(peer)) as channel:
+        return await _answered(job, peer, call_of(channel), request, timeout_s)
+
+
+async def _answered(job: JobContext, peer: str, call: Call[T], request: Message, timeout_s: float) -> T:
     backoff = Backoff(first=0.5, longest=10.0)
     while True:
         try:
