@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,11 +144,12 @@ def test_no_process_outlives_a_driver_that_was_killed(tmp_path: Path, odd: Path)
     file = fitting_of(lend(HANGS), parts(tmp_path), tmp_path / "fitting.pt")
     environment = {**os.environ, "PYTHONPATH": str(odd), "ODD": str(odd)}
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(file)], env=environment)
-    pids = [pid_of(odd, rank) for rank in range(2)]
-    server = int(Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[1])
-
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    try:
+        pids = [pid_of(odd, rank) for rank in range(2)]
+        server = int(Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    finally:
+        driver.kill()
+        driver.wait()
 
     assert all(gone(pid) for pid in (*pids, server))
 

@@ -24,6 +24,7 @@ from penstock_trainer.workers.port import Ended, Measured, Order, Workers
 from penstock_trainer.workers.spread import DEATHS, Spread
 
 LIMIT_S = 60.0
+RUNS_WITHIN_S = 240.0  # one process after the other loads torch first
 EPOCHS = 6
 DIVERGES: Any = {
     "epochs": 9,
@@ -110,7 +111,8 @@ def ended(workers: Workers, told: list[Any] | None = None) -> Ended:
 
 def pid_of(folder: Path, rank: int) -> int:
     file = folder / f"{rank}.pid"
-    return int(until(lambda: file.exists() and file.read_text(), what=f"worker {rank} runs"))
+    runs = f"worker {rank} runs"
+    return int(until(lambda: file.exists() and file.read_text(), within=RUNS_WITHIN_S, what=runs))
 
 
 def gone(pid: int) -> bool:

@@ -110,11 +110,12 @@ def test_no_process_outlives_a_driver_that_was_killed(work: Workbench, tmp_path:
         ],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
-    pid, left = started(work, LEAVES), started(work, LEAVES, "fork")
-    server = parent(pid)
-
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    try:
+        pid, left = started(work, LEAVES), started(work, LEAVES, "fork")
+        server = parent(pid)
+    finally:
+        driver.kill()
+        driver.wait()
 
     assert gone(pid)
     assert gone(server)

@@ -17,6 +17,7 @@ from penstock.testing.wait import until
 from penstock_tuner.pool.port import Ended, Reported, TrialPool
 from penstock_tuner.trials.workbench import Workbench
 
+RUNS_WITHIN_S = 240.0  # one process after the other loads torch first
 LIMIT_S = 60.0
 EPOCHS = 3
 MEMORY = 600_000_000
@@ -96,7 +97,8 @@ def parent(pid: int) -> int:
 def started(work: Workbench, seed: int, kind: str = "pid") -> int:
     """The pid that a trial has written."""
     file = work.folder / f"{seed}.{kind}"
-    return int(until(lambda: file.exists() and file.read_text(), what=f"{file.name} is written"))
+    written = f"{file.name} is written"
+    return int(until(lambda: file.exists() and file.read_text(), within=RUNS_WITHIN_S, what=written))
 
 
 def gone(pid: int) -> bool:
