@@ -3,10 +3,19 @@
 embedded stack, and `served_by_compose` on the one in containers.
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from census import Served, Succession
+
+    from penstock.testing.compose import ComposeUnderTest
+    from penstock.testing.stack import StackUnderTest
 
 HERE = Path(__file__).parent
 sys.path[:0] = [
@@ -15,26 +24,27 @@ sys.path[:0] = [
     *(str(HERE / name) for name in ("attack", "contract", "observability")),
 ]
 
-from census import Served, Succession, serve, succession  # noqa: E402  found through the path above
-
-from penstock.testing.compose import ComposeUnderTest  # noqa: E402
-from penstock.testing.stack import StackUnderTest  # noqa: E402
-
 
 @pytest.fixture(scope="session")
 def served(stack: StackUnderTest) -> Served:
     """Published, trained, audited, promoted and served."""
+    from census import serve  # found through the path above; a second of every run, were it imported there
+
     return serve(stack.client)
 
 
 @pytest.fixture(scope="session")
 def served_by_compose(compose: ComposeUnderTest) -> Served:
     """Published, trained, audited, promoted and served, by the stack as docker-compose.yml has it."""
+    from census import serve
+
     return serve(compose.client)
 
 
 @pytest.fixture(scope="session")
 def trained_twice(served: Served) -> Succession:
+    from census import succession
+
     return succession(served)
 
 

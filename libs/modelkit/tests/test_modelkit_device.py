@@ -5,8 +5,6 @@ nothing of a step is left behind on the CPU.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -213,21 +211,6 @@ def test_a_gpu_is_deterministic_while_it_is_asked_to_be(asked: bool, monkeypatch
     assert not torch.are_deterministic_algorithms_enabled()
     assert taken == [place] == [torch.device("cuda", 1)]
     assert seeds == [7]
-
-
-AS_A_JOB = """
-from penstock.runtime.loading import do_without
-do_without({"pandas", "sklearn"})
-import pyarrow, torch
-torch.use_deterministic_algorithms(False)
-print(len(pyarrow.table({"a": [1, 2]})), torch.are_deterministic_algorithms_enabled())
-"""
-
-
-def test_a_jobs_process_without_pandas_can_be_made_deterministic() -> None:
-    """That loads torch's compiler, which looks pandas up."""
-    done = subprocess.run([sys.executable, "-c", AS_A_JOB], capture_output=True, text=True, check=False)
-    assert (done.stdout.split(), done.stderr[-500:]) == (["2", "False"], "")
 
 
 class Moment:

@@ -28,7 +28,7 @@ def tensors(rows: int, columns: int = 2) -> Tensors:
 
 
 @settings(deadline=None)
-@given(rows=st.integers(1, 500), block=st.integers(1, 9), blocks=st.integers(1, 9), batch=st.integers(1, 70))
+@given(rows=st.integers(1, 200), block=st.integers(1, 9), blocks=st.integers(1, 9), batch=st.integers(1, 70))
 def test_each_row_comes_once_and_with_what_is_its_own(rows: int, block: int, blocks: int, batch: int) -> None:
     windows, known = Windows(rows, block, block * blocks), tensors(rows)
     found = windows.order(generator())

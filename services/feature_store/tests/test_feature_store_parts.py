@@ -236,15 +236,6 @@ def test_the_fingerprint_is_pinned() -> None:
     assert whole == "sha256:0e317678defbba20ce401f18d3e49032356b2e9e679486610860bdcbab5828d6"
 
 
-def test_feast_comes_without_torch_and_leaves_it_to_others() -> None:
-    code = (
-        "import sys, penstock_feature_store.online.feast_import;"
-        " assert 'torch' not in sys.modules; import importlib.util; assert importlib.util.find_spec('torch')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-
-
 def test_several_values_besides_the_positive_one_are_counted() -> None:
     spec = lending.spec(
         targets={"default": {"from": "applications.defaulted", "type": "binary", "positive": "y"}}

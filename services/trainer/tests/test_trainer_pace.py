@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from penstock_trainer.pace import Pace
@@ -47,14 +44,3 @@ def test_an_epoch_that_was_not_timed_says_nothing() -> None:
     assert Pace().at({"number": 1}) == Pace()
     assert Pace().bottleneck == ""
     assert Pace().figures == {}
-
-
-def test_the_service_does_without_what_trains() -> None:
-    """Its jobs load that, each time in a process of their own."""
-    code = """
-import sys
-import penstock_trainer.app
-sys.exit(" ".join({"torch", "onnxruntime", "lightgbm"} & sys.modules.keys()) or 0)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr

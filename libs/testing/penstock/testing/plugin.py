@@ -70,6 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.set_threshold(20_000, 10, 10)  # at 700 new objects a search a test or two takes a fiftieth of a run
     spread.tell_needs(session.items)
     spread.give_way()
 
