@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from penstock.client.checks import compared
 from penstock.client.files import rows as rows_of
-from penstock.client.guess import names
+from penstock.client.guess import evidence, names
 from penstock.client.guess.decide import Answers
 from penstock.client.guess.infer import First, first
 from penstock.client.guess.report import report
@@ -30,6 +30,12 @@ ROWS = 300
 
 def file_of(path: Path) -> str:
     return first(read_table(path)).text
+
+
+@pytest.fixture
+def untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model is tried on the guess, which takes most of its time."""
+    monkeypatch.setattr(evidence, "baseline", lambda guess: None)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +162,7 @@ def test_a_column_that_says_no_more_than_the_most_frequent_class_is_no_leak(tmp_
         ("thing:n here:ab known:ny IndHere:xy", "known", "binary"),
     ],
 )
+@pytest.mark.usefixtures("untried")
 def test_a_target_is_named_as_an_answer_or_stands_at_an_end(
     tmp_path: Path, columns: str, target: str, task: str
 ) -> None:
@@ -171,6 +178,7 @@ def test_a_target_is_named_as_an_answer_or_stands_at_an_end(
     assert (guess.target.field.name, guess.target.task) == (target, task)
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_file_is_named_after_its_target(tmp_path: Path) -> None:
     path, draw = tmp_path / "late_deliveries.csv", random.Random(1)
     rows = [f"{draw.random():.3f},{draw.random():.3f},{draw.random():.3f}" for _ in range(60)]
@@ -178,6 +186,7 @@ def test_a_file_is_named_after_its_target(tmp_path: Path) -> None:
     assert first(read_table(path)).guess.target.field.name == "minutes_of_delivery"
 
 
+@pytest.mark.usefixtures("untried")
 def test_two_kinds_of_what_a_file_is_named_after_are_no_answer(tmp_path: Path) -> None:
     path, draw = tmp_path / "solder.csv", random.Random(1)
     rows = [f"{draw.choice('ab')},{draw.choice('xyz')},{draw.random():.3f}" for _ in range(60)]
@@ -185,6 +194,7 @@ def test_two_kinds_of_what_a_file_is_named_after_are_no_answer(tmp_path: Path) -
     assert first(read_table(path)).guess.target.field.name == "skipped"
 
 
+@pytest.mark.usefixtures("untried")
 def test_what_says_that_a_duration_was_cut_off_is_no_input(tmp_path: Path) -> None:
     path, draw = tmp_path / "patients.csv", random.Random(1)
     rows = [f"{draw.random():.3f},{draw.randint(0, 1)},{draw.randint(20, 90)}" for _ in range(60)]
@@ -194,6 +204,7 @@ def test_what_says_that_a_duration_was_cut_off_is_no_input(tmp_path: Path) -> No
     assert {one.name for one in guess.fields if one.left_out} == {"censored"}
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_copy_of_a_count_is_a_leak_however_rare_its_high_values(tmp_path: Path) -> None:
     path, draw = tmp_path / "students.csv", random.Random(1)
     counts = [min(int(draw.expovariate(0.6)) ** 2, 80) for _ in range(200)]
@@ -202,6 +213,7 @@ def test_a_copy_of_a_count_is_a_leak_however_rare_its_high_values(tmp_path: Path
     assert {one.name for one in first(read_table(path)).guess.fields if one.left_out} == {"told"}
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_panel_s_first_column_numbers_who_was_asked(tmp_path: Path) -> None:
     """Thirty people with six rows each, in no order; as many drawn at random number nobody."""
     path, draw = tmp_path / "panel.csv", random.Random(1)
@@ -213,6 +225,7 @@ def test_a_panel_s_first_column_numbers_who_was_asked(tmp_path: Path) -> None:
         assert (found.name if found else None) == entity
 
 
+@pytest.mark.usefixtures("untried")
 def test_rows_that_share_what_their_group_has_belong_together(tmp_path: Path) -> None:
     """Sixty families of one to seven children; their `shelf` says nothing of a family."""
     path, draw = tmp_path / "heights.csv", random.Random(1)
@@ -231,6 +244,7 @@ def test_rows_that_share_what_their_group_has_belong_together(tmp_path: Path) ->
     assert first(read_table(path)).guess.entity is None, "one alone may be the same thing in other words"
 
 
+@pytest.mark.usefixtures("untried")
 def test_a_first_column_that_numbers_the_rows_in_any_order_names_them(tmp_path: Path) -> None:
     path, draw = tmp_path / "patients.csv", random.Random(1)
     numbers = list(range(1, 61))
@@ -253,6 +267,7 @@ def test_a_mere_guess_names_the_next_one(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("untried")
 def test_what_a_group_of_rows_has_in_common_is_no_answer_of_a_row(tmp_path: Path) -> None:
     path, draw = tmp_path / "pupils.csv", random.Random(1)
     rows = [f"{draw.random():.3f},{room},{room % 7}.5" for room in map(draw.randrange, [30] * 300)]
@@ -419,6 +434,7 @@ def test_a_column_protects_whom_its_values_name(values: list[str], protects: boo
     assert bool(names.protected_values(values)) == protects
 
 
+@pytest.mark.usefixtures("untried")
 def test_rows_belong_to_a_person_rather_than_to_a_thing(tmp_path: Path) -> None:
     path = tmp_path / "ratings.csv"
     rows = [f"{n % 30},{n % 40},{n / 7:.3f}" for n in range(200)]
