@@ -92,6 +92,8 @@ def test_the_page_says_what_came_of_it_first_and_shows_every_trial() -> None:
     assert "5 of 5 trials, 1 failed, 1 stopped early" in page.texts
     assert "equalized odds difference by sex" in page.texts
     assert "selection" not in page.said, "the study did not ask for it"
+    below = [given["colspan"] for name, given in page.elements if given.get("class") == "words"]
+    assert below == ["7"] * 5, "values stand below their trial, as wide as the table"
     counts = {kind: page.marks(kind) for kind in ("trial", "own", "chosen", "failed", "pruned", "own level")}
     assert counts == {"trial": 1, "own": 1, "chosen": 1, "failed": 1, "pruned": 1, "own level": 1}
 
@@ -115,7 +117,7 @@ def test_names_from_outside_stay_text() -> None:
     page = Page(found)
     assert "script" not in {tag for tag, _ in page.elements}
     assert not re.search("[\0\u202e]", page.source)
-    expected = "lang charset name content http-equiv class style scope role aria-label aria-hidden"
+    expected = "lang charset name content http-equiv class style scope colspan role aria-label aria-hidden"
     drawn = "viewbox d transform x y text-anchor"
     assert {name for _, given in page.elements for name in given} <= set(f"{expected} {drawn}".split())
     assert page.marks("thread") == 3, "the plots are drawn nevertheless"

@@ -13,15 +13,18 @@ from penstock.tuner.v1 import tuner_pb2 as tuner
 
 
 def leaderboard(found: tuner.Study) -> Html:
-    """Trials, the best first."""
+    """Trials, the best first, each with its values in a line below: they are long, and a column for them
+    would lie beyond the window's edge.
+    """
     measures = _measures(found)
-    rows = []
+    columns, rows = ["trial", *_columns(found, measures)], []
     for trial in ranked(found):
         state = "" if trial.state == tuner.Trial.STATE_COMPLETE else state_of(trial)
         under = " · ".join(filter(None, (name_of(found, trial), state, trial.family)))
-        said = element("td", trial.failure or values_of(trial) or "as in the file", class_="words")
-        rows.append([_named(f"{trial.number}", under), *_figures(found, trial, measures), said])
-    return _table(["trial", *_columns(found, measures), "values"], rows)
+        said = trial.failure or values_of(trial) or "as in the file"
+        rows.append([_named(f"{trial.number}", under), *_figures(found, trial, measures)])
+        rows.append([element("td", said, class_="words", colspan=len(columns))])
+    return _table(columns, rows)
 
 
 def families(found: tuner.Study) -> Html:
@@ -88,8 +91,7 @@ def _table(columns: Iterable[str], rows: Sequence[Sequence[Html]]) -> Html:
     """Nothing without rows."""
     if not rows:
         return Html()
-    kinds = ((column, "words" if column == "values" else "figure") for column in columns)
-    names = (element("th", column, scope="col", class_=kind) for column, kind in kinds)
+    names = (element("th", column, scope="col", class_="figure") for column in columns)
     head = element("thead", element("tr", *names))
     body = element("tbody", *(element("tr", *row) for row in rows))
     return element("div", element("table", head, body, class_="numbers"), class_="scroll")
