@@ -68,6 +68,9 @@ def test_a_bad_file_is_shown_at_its_line_and_ends_with_2(tmp_path: Path) -> None
         "targets.default.from: no field `outcomes.default`; did you mean `outcomes.defaulted`?" in done.output
     )
     assert done.output.endswith("\n1 problem\n"), "it never applies anything"
+    path.write_text(path.read_text().replace("on_fail: block", "on_fail: blok"))
+    told = " ".join(runner.invoke(app, ["validate", str(path)]).output.split())
+    assert told.endswith("1 problem; whether the rest fits together is looked at once that is mended")
 
 
 def without_gates() -> str:

@@ -146,7 +146,14 @@ def test_who_cannot_ask_ingest_is_told_that_nothing_is_lost(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("field", "shown"), [("income", "(row 12: Maybe)"), ("sex", "(row 12)"), ("pin", "(row 12)")]
+    ("field", "shown"),
+    [
+        ("income", "(row 12: Maybe)"),
+        ("at", "(row 12: Maybe)"),
+        ("row", "(row 12)"),
+        ("sex", "(row 12)"),
+        ("pin", "(row 12)"),
+    ],
 )
 def test_a_reject_names_its_row_and_a_value_that_anybody_may_see(field: str, shown: str) -> None:
     reject: Any = {"reason": "wrong_type", "field": field, "value": "Maybe", "detail": f"`{field}` is odd"}

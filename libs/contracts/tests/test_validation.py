@@ -340,6 +340,17 @@ def test_a_mark_of_missing_is_missing_in_every_type_of_field() -> None:
     assert required.reason == "missing_field"
 
 
+def test_an_offset_is_asked_for_where_the_source_has_no_zone() -> None:
+    event = json.dumps(GOOD | {"submitted_at": "31/02/2020"}).encode()
+    for rules, asked in ((zoned("Europe/Vienna"), False), (RULES, True)):
+        refused = rules.check(event)
+        assert isinstance(refused, Rejected)
+        assert ("with an offset, as in" in refused.detail, "or a day, as in" in refused.detail) == (
+            asked,
+            not asked,
+        )
+
+
 def test_a_day_that_does_not_exist_is_said_to_be_none() -> None:
     for zone, timestamp in (("Europe/Vienna", "1997-02-30"), ("", "2026-01-31T25:00:00Z")):
         rules = zoned(zone) if zone else RULES

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -79,11 +79,14 @@ class Problem:
 
 
 class BadPipeline(Invalid):
-    """Problems, one or more, each with its place."""
+    """Problems, one or more, each with its place; of keys and values alone where nothing was found out
+    yet on how they fit together.
+    """
 
-    def __init__(self, problems: tuple[Problem, ...], file: str) -> None:
+    def __init__(self, problems: tuple[Problem, ...], file: str, *, alone: bool = False) -> None:
         self.problems = problems
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        count += "; whether the rest fits together is looked at once that is mended" if alone else ""
         super().__init__("\n".join([*(problem.show(file) for problem in problems), count]))
 
     @classmethod
@@ -103,7 +106,10 @@ def read_data(text: str, file: str = "pipeline.yaml") -> dict[str, JsonValue]:
     """
     document = _parse(text, file)
     data = _plain(document, file)
-    if found := _sorted(_checked(document, data)):
+    pipeline, misshapen = _shaped(document, data)
+    if pipeline is None:
+        raise BadPipeline(_sorted(misshapen), file, alone=True)
+    if found := _sorted(_at(document, one.path, one.message) for one in rules.problems(pipeline)):
         raise BadPipeline(found, file)
     return {"defaults": BY_ROWS, **data}
 
@@ -196,19 +202,19 @@ def _plain(document: CommentedMap, file: str) -> dict[str, JsonValue]:
     return data
 
 
-def _checked(document: CommentedMap, data: dict[str, JsonValue]) -> Iterator[Problem]:
+def _shaped(document: CommentedMap, data: dict[str, JsonValue]) -> tuple[Pipeline | None, Sequence[Problem]]:
+    """The pipeline, or what is wrong with its keys and values."""
     try:
         # As it was written: YAML 1.2 says itself what is a number or a truth value, and `no`, a
         # text, shall not become one unseen. Of JSON, because there a list may be a tuple. Who reads
         # what was stored is not so strict.
-        pipeline = Pipeline.model_validate_json(json.dumps(data), strict=True)
+        return Pipeline.model_validate_json(json.dumps(data), strict=True), ()
     except ValidationError as error:
-        for detail in error.errors():
-            place = locate(Pipeline, detail)
-            unknown = detail["type"] == "extra_forbidden"
-            yield _at(document, place.path, _message(place, detail), key=unknown)
-    else:
-        yield from (_at(document, problem.path, problem.message) for problem in rules.problems(pipeline))
+        places = [(locate(Pipeline, detail), detail) for detail in error.errors()]
+        return None, [
+            _at(document, place.path, _message(place, detail), key=detail["type"] == "extra_forbidden")
+            for place, detail in places
+        ]
 
 
 def _message(place: Place, detail: ErrorDetails) -> str:

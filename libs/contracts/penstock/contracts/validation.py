@@ -48,7 +48,6 @@ _KINDS = {
     list: "a list",
 }
 _TIME_REMEDIES = {
-    str: "write RFC 3339 with an offset, as in 2026-01-31T12:00:00Z",
     int: "a number counts seconds since 1970, not milliseconds",
     float: "a number counts seconds since 1970, not milliseconds",
 }
@@ -179,14 +178,8 @@ class Rules:
         try:
             moment = utc(value, self._zone)
         except (ValueError, OverflowError, OSError):
-            remedy = _TIME_REMEDIES.get(type(value), "write RFC 3339, or seconds since 1970")
-            if not self._zone and zoneless(value):
-                remedy = "it names no zone; declare the source's `timezone`, as in UTC, or write an offset"
-            elif type(value) is str and (zoneless(value) or _RFC_3339.fullmatch(value)):
-                remedy = "it is written as one, but there is no such day or hour"
-            raise _Broken(
-                "bad_timestamp", f"`{name}` is no time: {remedy}", name, self._showable(name, value)
-            ) from None
+            said = f"`{name}` is no time: {self._time_remedy(value)}"
+            raise _Broken("bad_timestamp", said, name, self._showable(name, value)) from None
         if not EARLIEST <= moment <= latest:
             wrong = (
                 f"before {EARLIEST.year} or after {LATEST.year}"
@@ -195,6 +188,17 @@ class Rules:
             )
             raise _Broken("bad_timestamp", f"`{name}` lies {wrong}", name, self._showable(name, value))
         return utc_text(moment)
+
+    def _time_remedy(self, value: object) -> str:
+        if type(value) is not str:
+            return _TIME_REMEDIES.get(type(value), "write RFC 3339, or seconds since 1970")
+        if zoneless(value) and not self._zone:
+            return "it names no zone; declare the source's `timezone`, as in UTC, or write an offset"
+        if zoneless(value) or _RFC_3339.fullmatch(value):
+            return "it is written as one, but there is no such day or hour"
+        if self._zone:
+            return "write RFC 3339, as in 2026-01-31T12:00:00, or a day, as in 2026-01-31"
+        return "write RFC 3339 with an offset, as in 2026-01-31T12:00:00Z"
 
     # -- declared fields ---------------------------------------------------------------------------
 

@@ -70,9 +70,11 @@ def said(
 
 
 def _example(one: Example, source: Source) -> str:
-    """Names the row, and the value of a field that is neither personal nor protected."""
-    field, value = source.fields.get(one.reject["field"] or ""), one.reject["value"]
-    shown = f": {value[:_SHOWN]}" if value and field and not (field.personal or field.protected) else ""
+    """Names the row, and the value of a time or a field that is neither personal nor protected."""
+    name, value = one.reject["field"] or "", one.reject["value"]
+    field = source.fields.get(name)
+    anybodys = not (field.personal or field.protected) if field else name == source.timestamp
+    shown = f": {value[:_SHOWN]}" if value and anybodys else ""
     return f"{one.reject['detail']} (row {one.row}{shown})"
 
 
