@@ -150,7 +150,7 @@ def _never_served(session: Session, name: str) -> int:
             f"it stays: {version_name(name, champion.digest)} was promoted on"
             f" {champion.promoted_at:%Y-%m-%d}, and its decisions must be traceable",
             where=name,
-            remedy="Leave it; a pipeline to which nothing is published costs nothing",
+            remedy="`penstock stop` ends its answers; one to which nothing is published costs nothing",
         )
     return row.number
 
