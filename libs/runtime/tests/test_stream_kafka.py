@@ -26,7 +26,6 @@ from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing.broker import EmbeddedKafka, Kafka
 from penstock.testing.group import leading
-from penstock.testing.hanging import leave_hanging
 from penstock.testing.wait import until
 
 pytestmark = pytest.mark.kafka
@@ -139,18 +138,6 @@ def test_a_topic_that_the_group_left_out_is_read_after_all(
     ended = [entry["why"] for entry in logs if entry["event"] == "session_ended"]
     assert sum("nobody in the group has" in why for why in ended) == 1  # and not again and again
     assert sum(map(len, everything(settings, "out").values())) == 20
-
-
-def test_positions_that_hang_in_a_transaction_are_settled(settings: KafkaSettings) -> None:
-    make(settings, "in", "out")
-    publish(settings, "in", [b"known"] * 10)
-    leave_hanging(settings, "copy-0", "copy", Partition("in", 0))
-    copy = Copy("out")
-    stream = TransactionalStream(settings, group="copy", replica="0")
-    stream.add("in", copy)
-    with running(stream):
-        until(lambda: sum(copy.counts.values()) == 10, within=90, what="all copied")
-    assert sum(map(len, everything(settings, "out").values())) == 10
 
 
 def test_a_batch_and_its_offsets_are_one_transaction(settings: KafkaSettings) -> None:

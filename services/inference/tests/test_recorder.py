@@ -18,13 +18,9 @@ import orjson
 import pytest
 from confluent_kafka import Consumer
 
-from penstock.contracts.topics import SHARED
-from penstock.runtime.kafka.admin import ensure_topics
 from penstock.testing.broker import Kafka
-from penstock.testing.hanging import leave_hanging
 from penstock.testing.wait import until
 from penstock_inference.door.door import Backends, Door
-from penstock_inference.record.publisher import ANCHOR, GROUP
 from penstock_inference.record.spool import rotate
 
 pytestmark = pytest.mark.kafka
@@ -146,21 +142,6 @@ def test_a_second_recorder_waits_for_the_first_to_go(
             until(lambda: len(published()) == 3, what="the second takes over")
             assert second.poll() is None
     assert [prediction["id"] for prediction in published()] == ["000000", "000001", "000002"]
-
-
-def test_a_position_that_hangs_in_a_transaction_is_settled(
-    door: Door,
-    kafka: Kafka,
-    prefix: str,
-    published: Callable[[], list[dict[str, Any]]],
-    numbered: Callable[[int], bytes],
-) -> None:
-    settings = kafka.settings(prefix)
-    ensure_topics(settings, [topic for topic in SHARED if topic.name == ANCHOR.topic])
-    leave_hanging(settings, f"{GROUP}.0", f"{GROUP}.0", ANCHOR)
-    with recording(door, kafka, prefix):
-        door.log.write_bytes(numbered(0))
-        until(lambda: len(published()) == 1, within=90, what="the recorder goes on")
 
 
 def test_a_recorder_elsewhere_is_fenced(

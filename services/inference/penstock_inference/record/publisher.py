@@ -24,7 +24,6 @@ import orjson
 import structlog
 
 from penstock.contracts.dataplane import Prediction
-from penstock.contracts.errors import Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, predictions_topic
 from penstock.runtime.kafka.admin import ensure_topics
@@ -55,12 +54,8 @@ class Publisher:
         group = f"{GROUP}.{replica}"
         self._transactions = Transactions(kafka, kafka.topic(group), group=GROUP, compression="lz4")
         with Reader(kafka, group) as reader:
+            committed = reader.committed([ANCHOR])[ANCHOR]
             self._group = reader.client.consumer_group_metadata()
-            try:
-                committed = reader.committed([ANCHOR])[ANCHOR]
-            except Unavailable:  # the next session reads what is settled now
-                self._transactions.settle(ANCHOR, self._group)
-                raise
         self.committed_at = time.monotonic()
         # Place in the door's log as of the last commit; None where nothing was ever published.
         self.position = (

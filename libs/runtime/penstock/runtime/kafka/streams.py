@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from confluent_kafka import KafkaException
 
-from penstock.contracts.errors import Unavailable
 from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.kafka.group import BATCH, LINGER_S, Member
 from penstock.runtime.kafka.messages import BEGINNING, Batch, Committed, Outcome, Partition, Produced, Send
@@ -86,24 +86,24 @@ class TransactionalStream(Member):
         self.subscribe(topic)
 
     def _begin(self) -> Callable[[Gathered], None]:
-        self._transactions = Transactions(self._kafka, self._transactional_id, group=self._group)
-        return self._answer
+        transactions = Transactions(self._kafka, self._transactional_id, group=self._group)
+        return partial(self._answer, transactions)
 
-    def _answer(self, gathered: Gathered) -> None:
+    def _answer(self, transactions: Transactions, gathered: Gathered) -> None:
         """Answers in one transaction."""
         if not (batches := self._up_to_the_ends(gathered)):
             return
         with batch_span("process", batches):
             try:
-                outcomes = self._processed(batches)
+                outcomes = self._processed(transactions, batches)
             except Exception as error:
                 if isinstance(error, KafkaException) or may_pass(error):
                     raise
-                self._transactions.abort()  # parts of the batch may be in it
+                transactions.abort()  # parts of the batch may be in it
                 batches = [self._without_unfit(batch) for batch in batches]
-                outcomes = self._processed(batches)
+                outcomes = self._processed(transactions, batches)
             answered = list(zip(batches, outcomes, strict=True))
-            self._transactions.commit(
+            transactions.commit(
                 {batch.partition: Committed(batch.position, outcome.metadata) for batch, outcome in answered},
                 self._client.consumer_group_metadata(),
             )
@@ -111,14 +111,14 @@ class TransactionalStream(Member):
                 self._advance(batch.partition, batch.position)
                 outcome.committed()
 
-    def _processed(self, batches: Sequence[Batch]) -> list[Outcome]:
+    def _processed(self, transactions: Transactions, batches: Sequence[Batch]) -> list[Outcome]:
         """Begins a transaction and answers the batches in it."""
-        self._transactions.begin()
+        transactions.begin()
         outcomes = []
         for batch in batches:
             topic = batch.partition.topic
             with processing(topic, self._group, messages=len(batch.messages)):
-                outcomes.append(self._processors[topic].process(batch, self._transactions.produce))
+                outcomes.append(self._processors[topic].process(batch, transactions.produce))
         return outcomes
 
     def _up_to_the_ends(self, gathered: Gathered) -> list[Batch]:
@@ -158,11 +158,7 @@ class TransactionalStream(Member):
         add to what the processors restore. They sort out here, too, what was revoked: no
         transaction is open then.
         """
-        try:
-            states = committed(self._kafka, self._client, partitions)
-        except Unavailable:  # the next session reads what is settled now
-            self._transactions.settle(partitions[0], self._client.consumer_group_metadata())
-            raise
+        states = committed(self._kafka, self._client, partitions)
         for topic, processor in list(self._processors.items()):
             processor.assigned(
                 {where.number: state for where, state in states.items() if where.topic == topic}

@@ -114,24 +114,6 @@ class Transactions:
         with suppress(KafkaException, Unavailable):
             bounded(lambda: self._producer.abort_transaction(CALL_S), 2 * CALL_S)
 
-    def settle(self, partition: Partition, member: Any) -> None:
-        """Ends positions of the group that Kafka holds back for a transaction with this id that it
-        knows no more; whoever asks for the group's positions would wait for ever.
-
-        A commit that was on its way while its transaction was ended leaves them (KIP-890 describes the
-        kind), and nothing else ends them: so a position of `partition`, which must be the group's, is
-        committed and taken back; the marker of that ends all that the id left. Blocks for 20 s at
-        most. Raises KafkaException and Unavailable.
-        """
-        place = TopicPartition(self._kafka.topic(partition.topic), partition.number, 0)
-
-        def settle() -> None:
-            self._producer.begin_transaction()
-            self._producer.send_offsets_to_transaction([place], member, CALL_S)
-            self._producer.abort_transaction(CALL_S)
-
-        bounded(settle, 2 * CALL_S)
-
     def _produce(self, message: Produced) -> None:
         topic, partition, key, value, headers = message
         name = self._kafka.topic(topic)
