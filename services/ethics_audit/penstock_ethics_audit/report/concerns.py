@@ -82,11 +82,6 @@ def _quality(found: Findings, gated: set[str]) -> Iterator[str]:
     if r2 and r2.lower <= 0:
         yield f"The model may be no better than the mean of the target: R² {_said(r2)}."
     accuracy, most = found.performance.get("accuracy"), max(found.labels.values(), default=0) / found.rows
-    if accuracy and found.task == "multiclass" and accuracy.lower <= most <= accuracy.upper:
-        yield (
-            "The model may be no better than always deciding the commonest class, which is right in"
-            f" {most:.3f}: accuracy {_said(accuracy)}."
-        )
     if accuracy and "accuracy" not in gated and accuracy.upper < most:
         yield f"Always deciding the commonest class is right in {most:.3f}, the model in {_said(accuracy)}."
     calibration = found.performance.get("calibration_error")

@@ -29,7 +29,13 @@ _OTHER_THRESHOLD = (
 def notes(result: Result) -> tuple[str, ...]:
     """Lists them, gravest first."""
     looks = words(result.looks, result.findings.gates)
-    return (*_never_decided(result), *_copies(result), *([looks] if looks else []), *_simpler(result))
+    return (
+        *_never_decided(result),
+        *_commonest(result),
+        *_copies(result),
+        *([looks] if looks else []),
+        *_simpler(result),
+    )
 
 
 def _never_decided(result: Result) -> Iterator[str]:
@@ -55,6 +61,19 @@ def _never_decided(result: Result) -> Iterator[str]:
         f"{' A gate that compares the decisions of groups passes emptily then.' if empty else ''}"
         f"{_OTHER_THRESHOLD if found.task == 'binary' else ''}"
     )
+
+
+def _commonest(result: Result) -> Iterator[str]:
+    """Says where a model of several classes is not shown to be better than the commonest of them."""
+    found = result.findings
+    if found.task != "multiclass" or (accuracy := found.performance.get("accuracy")) is None:
+        return
+    most = max(found.labels.values(), default=0) / found.rows
+    if accuracy.lower <= most <= accuracy.upper:
+        yield (
+            "The model may be no better than always deciding the commonest class, which is right in"
+            f" {most:.3f}: accuracy {accuracy.estimate:.3f} ({accuracy.lower:.3f} to {accuracy.upper:.3f})."
+        )
 
 
 def _copies(result: Result) -> Iterator[str]:
