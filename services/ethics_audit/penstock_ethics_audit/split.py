@@ -40,6 +40,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def seed(self) -> int:
+        """Seed of all that is drawn of these rows, from their ids: the same rows give the same draws,
+        whatever model they judge, so that training again draws no luckier interval.
+        """
+        return int(hashlib.sha256("\0".join(sorted(self.ids)).encode()).hexdigest()[:12], 16)
+
     def take(self, rows: Codes) -> Split:
         """Some of the rows, in this order."""
         return Split(

@@ -106,6 +106,14 @@ def test_it_starts_over_with_the_same_numbers(world: World) -> None:
     assert results[0].scores_digest
 
 
+@pytest.mark.usefixtures("artifacts_root", "without_pictures")
+def test_an_equal_model_gets_no_other_draw_on_the_same_rows(world: World) -> None:
+    gates = [{"metric": "equalized_odds_difference", "by": "sex", "at_most": 0.1}]
+    once, again = (world.version(rows=300, gates=gates, card=card) for card in ("# loans\n", "# again\n"))
+    assert once.digest != again.digest
+    assert audited(world, once)["gates"] == audited(world, again)["gates"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["multiclass", "regression"])
 def test_several_classes_and_numbers(world: World, task: str) -> None:
