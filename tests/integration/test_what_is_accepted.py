@@ -86,6 +86,7 @@ PIPELINE = Pipeline.model_validate(
         "trainer": {"epochs": 2, "early_stopping": None, "batch_size": 32},
     }
 )
+SEEN = PIPELINE.sources["seen"]
 RULES = Rules(PIPELINE, "seen")
 FIELDS = ("x", "kind", "said", "ok")
 
@@ -224,7 +225,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.ch
 def test_the_client_keys_an_event_by_the_entity_that_ingest_reads(row: Json, mark: bool) -> None:
     row = {"event": "e1", "unit": "u1", "at": NOW.isoformat()} | row
     line = ("\ufeff" * mark + json.dumps(row, ensure_ascii=True)).encode()
-    for published, key in (_message(line, "unit"), _message(row, "unit")):
+    for published, key in (_message(line, SEEN, "unit"), _message(row, SEEN, "unit")):
         answer = RULES.check(published)
         if isinstance(answer, Accepted):
             assert key == answer.entity.encode()
@@ -234,7 +235,7 @@ def in_the_lake(home: Path, values: Sequence[bytes], records: Mapping[str, Json]
     lake = Lake(home / "lake")
     received = [Received(offset, 1_772_323_200_000, value) for offset, value in enumerate(values)]
     source = lake.source("odd", "seen")
-    source.append(0, 0, len(values), table_of(received, source_schema(PIPELINE.sources["seen"])))
+    source.append(0, 0, len(values), table_of(received, source_schema(SEEN)))
     rows = source.read().to_pylist()
     assert len(rows) == len(records)
     for row in rows:

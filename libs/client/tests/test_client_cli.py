@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -591,5 +592,10 @@ from penstock.client.cli import main
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
     for asked, code in (([], 0), (["now"], -signal.SIGINT)):
-        done = subprocess.run([sys.executable, "-c", program, *asked], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", program, *asked],
+            capture_output=True,
+            text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's `&` ignores it
+        )
         assert (done.returncode, done.stderr) == (code, "")
