@@ -89,6 +89,22 @@ def test_a_response_read_by_its_form_is_the_response(message: bytes) -> None:
     assert read(grpc_response, message) == whole(Response, grpc_response_of, message)
 
 
+# Unknown fields that protobuf skips: a number, eight bytes, four, one with a number of two bytes.
+FOREIGN = [b"\x78\x0a", b"\x79" + bytes(8), b"\x7d" + bytes(4), b"\x82\x01\x03abc", b"\x80\x01\x0a"]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+@pytest.mark.parametrize("contents", [1, 2])
+def test_a_field_of_another_kind_hides_no_contents(foreign: bytes, contents: int) -> None:
+    """A record that says another number than the model saw."""
+    head = Request(model_name="credit-risk")
+    head.inputs.add(name="numbers", shape=[1, 1], datatype="FP64")
+    raw = Request(raw_input_contents=[struct.pack("<d", number) for number in range(contents)])
+    parts = [head.SerializeToString(), raw.SerializeToString()]
+    for message in (foreign.join([b"", *parts]), foreign.join(parts), b"".join([*parts, foreign])):
+        assert read(grpc_request, message) == whole(Request, grpc_request_of, message)
+
+
 def a_request(*numbers: float, model: str = "credit-risk") -> bytes:
     made = Request(model_name=model)
     made.inputs.add(name="numbers", shape=[1, len(numbers)], datatype="FP64")

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 FORMS: Final = 256  # that are remembered
 FORM_BYTES: Final = 1024  # of the longest that is
 _LENGTH_DELIMITED: Final = 2  # protobuf's wire type of texts, bytes and messages
+_KIND: Final = 0x87  # of a key's first byte: the wire type, and whether a second byte follows
 
 
 class Form(NamedTuple):
@@ -49,12 +50,14 @@ class Forms:
 
 
 def _divided(message: bytes, tag: int) -> tuple[bytes, list[bytes]] | None:
-    # Every field is taken for one with a length, as those of these messages are. Where that is wrong, what
-    # is taken for the head is no message, or is one, and the contents are still what follows it.
+    # Fields as protobuf finds them: all of these messages' have a length, and a number that fits the first
+    # byte. Another one, which anybody may add, would hide contents, so it is not walked over.
     at, end, head, raw = 0, len(message), 0, []
     try:
         while at < end:
             key, length, first = message[at], message[at + 1], at + 2
+            if key & _KIND != _LENGTH_DELIMITED:
+                return None
             if length > 127:  # the length's second byte, and at most a third
                 length, first = length - 128 + (message[first] << 7), first + 1
                 if length > 0x3FFF:
