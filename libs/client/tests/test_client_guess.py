@@ -727,6 +727,20 @@ def test_a_few_cells_that_are_no_number_leave_the_column_one(
     assert not (said and field.required)
 
 
+@pytest.mark.parametrize(("name", "step"), [("order_id", 1), ("order_id", 5), ("reading", 7), ("ref", 1)])
+def test_one_odd_cell_makes_no_input_of_an_id(tmp_path: Path, name: str, step: int) -> None:
+    path = tmp_path / "orders.csv"
+    cells = [f"{1000 + n * 7 // step * step}" for n in range(200)]
+    cells[5] = "1035-2"
+    path.write_text(
+        f"{name},size,ok\n" + "".join(f"{cell},{n * 7 % 31},{n % 2}\n" for n, cell in enumerate(cells))
+    )
+    guess = first(read_table(path), Answers(target="ok")).guess
+    assert guess.id is not None
+    assert guess.id.name == name
+    assert [one.name for one in guess.inputs()] == ["size"]
+
+
 def test_a_dash_among_words_is_asked_about(tmp_path: Path) -> None:
     path = tmp_path / "tests.csv"
     path.write_text(
@@ -738,12 +752,40 @@ def test_a_dash_among_words_is_asked_about(tmp_path: Path) -> None:
     )
 
 
+def test_no_cell_of_a_personal_column_is_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "calls.csv"
+    phones = [*(str(660_000_000 + n // 2) for n in range(300)), "+43 664 1112223"]
+    people = [*(f"Pat {'abcdefghijklmnopqrstuvwxyz'[n % 26] * 5}" for n in range(300)), "Maria Hubr"]
+    people[:100] = ["Maria Huber"] * 100
+    rows = (
+        f"{n * 7 % 30 / 2};{phone};{name};{n % 2}\n"
+        for n, (phone, name) in enumerate(zip(phones, people, strict=True))
+    )
+    path.write_text("size;phone;name;ok\n" + "".join(rows))
+    text = first(read_table(path), Answers(target="ok")).text
+    fields = read(text).sources["events"].fields
+    assert (fields["phone"].personal, fields["name"].personal) == (True, True)
+    assert "no number in 1 of the rows looked at: missing there" in text
+    assert not [cell for cell in {*phones, *people} if cell in text]
+
+
 def test_a_word_that_is_as_good_as_another_is_asked_about(tmp_path: Path) -> None:
-    words = ["female", "male"] * 100 + ["femal", "Male"]
+    words = ["female", "male"] * 100 + ["femal", "Male"] * 2
     path = tmp_path / "tests.csv"
     rows = (f"{n * 7 % 30};{word};{'F' if n % 2 else 'M'};{n % 2}\n" for n, word in enumerate(words))
     path.write_text("size;gender;ward;ok\n" + "".join(rows))
     lines = first(read_table(path), Answers(target="ok")).text.splitlines()
     gender, ward = (next(one for one in lines if f" {name}: {{type" in one) for name in ("gender", "ward"))
-    assert "is `femal` (1 times) `female`, `Male` (1 times) `male`? Then mend the rows" in gender
+    assert "is `femal` (2 times) `female`, `Male` (2 times) `male`? Then mend the rows" in gender
     assert "mend the rows" not in ward
+
+
+def test_a_rare_word_is_not_written_where_its_column_is_not_listed(tmp_path: Path) -> None:
+    path = tmp_path / "tests.csv"
+    path.write_text(
+        "size;ward;ok\n"
+        + "".join(f"{n % 7};{'northren' if n == 5 else 'northern'};{n % 2}\n" for n in range(90))
+    )
+    text = first(read_table(path), Answers(target="ok")).text
+    assert "1 of the rows looked at have a rare text that is nearly a frequent one: mend them?" in text
+    assert "northren" not in text

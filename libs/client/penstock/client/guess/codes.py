@@ -67,18 +67,21 @@ def gap_asked(column: Column, *, listed: bool, required: bool) -> str:
     return f"{' and '.join(found)}: {gaps}? Then {', '.join(steps)}"
 
 
-def misspelt_asked(column: Column) -> str:
+def misspelt_asked(column: Column, *, listed: bool) -> str:
     """Question of a person whether rare texts of the column are frequent ones, written otherwise: `femal`
-    beside `female`; else empty.
+    beside `female`; else empty. `listed`: its values are; those of another are not written here, either.
     """
     if len(column.counts) > _MOST_WORDS:
         return ""
-    found = [
-        f"`{text}` ({count:,} times) `{meant}`"
-        for text, count in column.counts.items()
-        if (meant := _meant(text, count, column.counts))
-    ]
-    return f"is {', '.join(found)}? Then mend the rows" if found else ""
+    counts = column.counts
+    found = {text: meant for text, count in counts.items() if (meant := _meant(text, count, counts))}
+    if not found:
+        return ""
+    if not listed:
+        rows = sum(counts[text] for text in found)
+        return f"{rows:,} of the rows looked at have a rare text that is nearly a frequent one: mend them?"
+    said = ", ".join(f"`{text}` ({counts[text]:,} times) `{meant}`" for text, meant in found.items())
+    return f"is {said}? Then mend the rows"
 
 
 def _meant(text: str, count: int, counts: Counter[str]) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from penstock.client.declared import Row, number, text_of
 from penstock.client.files import Progress, is_csv, rows
+from penstock.client.guess.names import names_a_row
 from penstock.contracts.errors import Invalid
 
 SAMPLE = 20_000
@@ -132,13 +133,18 @@ def read_table(path: Path, encoding: str | None = None, progress: Progress | Non
 
 
 def _column(name: str, field: str, values: list[object]) -> Column:
-    """Column of numbers though a few cells are none: digits and marks without letters, as `1,057.5`."""
+    """Column of numbers though a few cells are none: digits and marks without letters, as `1,057.5`. Such a
+    cell of an id, `1035-2`, is one itself.
+    """
     texts = [value for value in values if isinstance(value, str)]
     odd = [text for text in texts if not _is_number(text)]
     numbers = {text for text in texts if _is_number(text)}
     codes = any(re.fullmatch(r"0\d+", text) for text in numbers)
     few = 0 < len(odd) <= max(_FEW_ODD, len(texts) * _SHARE_ODD) and len(numbers) >= _FEWEST_NUMBERS
-    if not few or codes or not all(re.fullmatch(r"[^A-Za-z]*\d[^A-Za-z]*", text) for text in odd):
+    present = [text_of(value) for value in values if value is not None]
+    ids = names_a_row(name) or (len({*present}) == len(present) and all(map(_is_whole, numbers)))
+    digits = all(re.fullmatch(r"[^A-Za-z]*\d[^A-Za-z]*", text) for text in odd)
+    if not few or codes or ids or not digits:
         return Column(name, field, values)
     gone = set(odd)
     return Column(name, field, [None if value in gone else value for value in values], tuple(odd))
@@ -178,6 +184,10 @@ def _is_number(text: str) -> bool:
         number(text)
         return True
     return False
+
+
+def _is_whole(text: str) -> bool:
+    return float(number(text)).is_integer()
 
 
 def _field_names(columns: Sequence[str]) -> list[str]:

@@ -136,13 +136,14 @@ def _declared(one: Field, guess: Guess, *, training: bool) -> str:
     if complete and is_target:
         why.append("may be missing: a row without it can be asked for, and trains nothing")
     if odd := one.column.odd:
-        why.append(f"no number in {len(odd):,} of the rows looked at, as `{odd[0][:30]}`: missing there")
-    if one.type == "number" and not is_target:
+        example = "" if one.personal else f", as `{odd[0][:30]}`"
+        why.append(f"no number in {len(odd):,} of the rows looked at{example}: missing there")
+    if one.type == "number" and not is_target and not one.personal:
         why += [asked(one.column), _weighs(one, written=training)]
     if one.type == "category":
-        why.append(gap_asked(one.column, listed=bool(one.kind.values), required=required))
-    if one.type == "category":
-        why.append(misspelt_asked(one.column))
+        listed = bool(one.kind.values)
+        why.append(gap_asked(one.column, listed=listed, required=required))
+        why.append("" if one.personal else misspelt_asked(one.column, listed=listed))
     why.append(one.doubt)
     if one.column.missing:
         why.append(f"{one.column.missing:.1%} missing")
