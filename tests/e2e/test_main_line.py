@@ -101,6 +101,8 @@ def test_the_page_on_asking_is_followed_word_by_word(
     assert len(programs) == 2
     for program in programs:
         exec(program.replace('PIPELINE = "loans"', f'PIPELINE = "{PIPELINE}"'), told)
+    named = told["columns"].numbers
+    rows += [rows[0] | dict.fromkeys(named, gap) for gap in (float("nan"), None)]
     by_http, prediction = told["over_http"](rows)
     by_grpc = told["over_grpc"](rows)
     assert prediction
@@ -110,7 +112,7 @@ def test_the_page_on_asking_is_followed_word_by_word(
     answers.append(told["by_entity"].probabilities["true"])
     assert max(answers) - min(answers) <= 1e-6
     columns = json.loads(run_penstock(stack, "predict", PIPELINE, "--columns", "--json").stdout)
-    assert columns["numbers"] == list(told["columns"].numbers)
+    assert columns["numbers"] == list(named)
     assert {*columns["numbers"], *columns["strings"]} == {*rows[0]}
     shown = run_penstock(stack, "predict", PIPELINE, "--columns").stdout
     assert f"[rows, {len(columns['strings'])}]  {', '.join(columns['strings'])}" in shown
