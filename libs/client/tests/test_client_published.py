@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from penstock.client import lineage, outcomes
 from penstock.client.ages import ages_of
@@ -304,15 +305,20 @@ def test_a_trace_names_who_took_on_what_did_not_pass(verdict: str, said: bool) -
 
 
 class _Lake:
-    """A feature store that holds these events of `people`, and knows no other source."""
+    """A feature store that holds these events of `people`, published at this time, and knows no other
+    source.
+    """
 
-    def __init__(self, *ids: str) -> None:
+    def __init__(self, *ids: str, ingested: str = "2026-11-30T11:59:59.5Z") -> None:
         self._ids = ids
+        self._ingested = Timestamp()
+        self._ingested.FromJsonString(ingested)
 
     def records(self, _pipeline: str, source: str, *, id: str) -> list[features.Record]:  # noqa: A002
         if source != "people":
             raise NotFound(f"no source {source}")
-        return [features.Record(id=id, entity="a1")] if id in self._ids else []
+        found = features.Record(id=id, entity="a1", ingested=self._ingested)
+        return [found] if id in self._ids else []
 
 
 OF_TWO = RECORD | {"events": {"people": "e7", "past": "e3"}, "intervals": [[0.1, 0.2]], "confidence": [0.5]}
@@ -324,6 +330,8 @@ OF_TWO = RECORD | {"events": {"people": "e7", "past": "e3"}, "intervals": [[0.1,
         (RECORD, _Lake("e7"), ""),
         (RECORD | {"events": None}, _Lake(), ""),  # asked by its fields
         (RECORD, _Lake(), "people"),
+        (RECORD, _Lake("e7", ingested="2026-12-08T09:00:00Z"), "people"),  # its id once more, of another
+        (RECORD | {"time": "noon"}, _Lake("e7"), "people"),
         (OF_TWO, _Lake("e7"), "past"),
         (OF_TWO, _Lake(), "people, past"),
     ],

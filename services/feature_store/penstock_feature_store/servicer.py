@@ -208,6 +208,7 @@ def _records(held: Owned, request: pb.GetRecordsRequest) -> list[pb.Record]:
             offset=row[names.OFFSET],
             traceparent=row[names.TRACE] or "",
             fields={field: value_of(row.get(names.column_of(field))) for field in fields},
+            ingested=timestamp(row[names.INGESTED]),
         )
         for row in table.slice(0, min(request.limit or 100, MAX_RECORDS)).to_pylist()
     ]

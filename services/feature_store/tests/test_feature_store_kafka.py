@@ -120,12 +120,14 @@ def test_a_training_set_waits_for_what_was_published_before(world: World) -> Non
 
 
 def test_a_record_can_be_asked_for(world: World) -> None:
+    began = int(time.time() * 1000)
     world.ingest(P, "applications", [application("asked", 7, 3.5, id="ask-me", traceparent="00-aa-bb-01")])
     request = pb.GetRecordsRequest(pipeline=P, source="applications", id="ask-me")
     (record,) = until(
         lambda: world.stub.GetRecords(request, timeout=10).records,
         what="the record is in the lake",
     )
+    assert began <= record.ingested.ToMilliseconds() <= time.time() * 1000
     assert (record.entity, record.traceparent, record.fields["income"].number) == (
         "asked",
         "00-aa-bb-01",

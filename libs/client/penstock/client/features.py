@@ -40,7 +40,7 @@ class Features:
         id: str = "",  # noqa: A002
         limit: int = 100,
     ) -> list[features.Record]:
-        """Accepted events by entity or by id, oldest first."""
+        """Accepted events by entity or by id, newest event time first."""
         by = {"entity": entity} if entity else {"id": id}
         request = features.GetRecordsRequest(pipeline=pipeline, source=source, limit=limit, **by)
         return list(self._connection.call(self._stub.GetRecords, request).records)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import cast
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from penstock.client.features import Features
 from penstock.contracts.dataplane import Prediction
 from penstock.contracts.errors import NotFound
@@ -19,12 +21,18 @@ _WHERE_GIVEN = ("intervals", "warnings", "confidence")
 
 
 def behind(record: Prediction, store: Features) -> Behind:
-    """Looks up the events that a prediction by entity was asked with. Raises Unavailable."""
+    """Looks up the events that a prediction by entity was asked with: what ingest published later, under
+    the id of one that is gone, is somebody else's. Raises Unavailable.
+    """
+    asked = Timestamp()
+    with suppress(ValueError):  # a time that is none: nothing is known to be older
+        asked.FromJsonString(record["time"])
     found = {}
     for source, event in (record.get("events") or {}).items():
         with suppress(NotFound):  # a source that the pipeline has no more
-            if kept := store.records(record["pipeline"], source, id=event):
-                found[source] = kept
+            kept = store.records(record["pipeline"], source, id=event)
+            if older := [one for one in kept if one.ingested.ToNanoseconds() <= asked.ToNanoseconds()]:
+                found[source] = older
     return found
 
 

@@ -464,6 +464,7 @@ class Record(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    INGESTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     entity: _builtins.str
     partition: _builtins.int
@@ -474,6 +475,10 @@ class Record(_message.Message):
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def fields(self) -> _containers.MessageMap[_builtins.str, Global___Value]: ...
+    @_builtins.property
+    def ingested(self) -> _timestamp_pb2.Timestamp:
+        """Time at which ingest published it; unset where the lake does not know it."""
+
     def __init__(
         self,
         *,
@@ -484,10 +489,11 @@ class Record(_message.Message):
         offset: _builtins.int = ...,
         traceparent: _builtins.str = ...,
         fields: _abc.Mapping[_builtins.str, Global___Value] | None = ...,
+        ingested: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ingested", b"ingested", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "fields", b"fields", "id", b"id", "offset", b"offset", "partition", b"partition", "time", b"time", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "fields", b"fields", "id", b"id", "ingested", b"ingested", "offset", b"offset", "partition", b"partition", "time", b"time", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
