@@ -37,7 +37,7 @@ class Outcome:
     rejects: Mapping[str, int]
     of_others: int
     examples: tuple[Example, ...]
-    """One of each `judged.rule`, the commonest first; none where this user may not read rejects."""
+    """First reject by each `judged.rule`, the commonest first; none where this user may not read rejects."""
 
     @property
     def rejected(self) -> int:

@@ -38,7 +38,7 @@ def predict(
     ] = False,
     as_json_: AsJson = False,
 ) -> None:
-    """One prediction, by entity or by fields."""
+    """Predict, by entity or by fields."""
     if (entity is not None) + (fields is not None) + columns != 1:
         raise Invalid("say what to predict for", remedy="Give --entity ID or --input JSON")
     if columns:

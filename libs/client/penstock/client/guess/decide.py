@@ -51,7 +51,7 @@ class Baseline:
     rows: int
     model: str
     guessing: float
-    """What the measure is for who knows nothing of a row."""
+    """Measure's value for who knows nothing of a row."""
     doubted: tuple[str, ...] = ()
     """Inputs that were left out for it, as it is doubted whether they are known beforehand."""
     with_doubted: float | None = None
@@ -66,7 +66,7 @@ class Guess:
     timestamp: Column | None
     target: Target
     fields: tuple[Field, ...]
-    """All but id, entity and timestamp, the target among them."""
+    """Fields besides id, entity and timestamp, the target among them."""
 
     def inputs(self) -> list[Field]:
         return [one for one in self.fields if one.input and one.name != self.target.field.name]
@@ -102,7 +102,7 @@ def decide(table: Table, answers: Answers) -> Guess:
 
 
 def suspected(guess: Guess, found: Mapping[str, str], kept: Iterable[str]) -> Guess:
-    """The guess with fields left out for the reasons `found`, but for those `kept`."""
+    """Guess with fields left out for the reasons `found`, but for those `kept`."""
     doubts = {name: why for name, why in found.items() if name not in set(kept)}
     fields = tuple(
         replace(one, left_out=doubts[one.name]) if one.name in doubts and not one.left_out else one
@@ -112,7 +112,7 @@ def suspected(guess: Guess, found: Mapping[str, str], kept: Iterable[str]) -> Gu
 
 
 def doubted(guess: Guess, found: Mapping[str, str]) -> Guess:
-    """The guess with the doubts `found`, by field."""
+    """Guess with the doubts `found`, by field."""
     return replace(guess, fields=tuple(replace(one, doubt=found.get(one.name, "")) for one in guess.fields))
 
 

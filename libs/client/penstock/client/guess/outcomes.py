@@ -67,7 +67,7 @@ _FORMER = listed(
     "prior previous prev past former earlier lag lagged last pre before initial baseline base history"
     " start begin old vorher vorige precedent anterior precedente"
 )
-"""Something of the time before."""
+"""Words for the time before."""
 _LATER = listed("final next future later post after followup end outcome nachher suivant siguiente")
 _CIRCUMSTANCES = listed(
     "sex gender race ethnicity year yr years month day week weekday hour minute date season quarter"
@@ -82,10 +82,10 @@ _CIRCUMSTANCES = listed(
     " source origin destination jahr monat tag ort land gruppe annee mois jour ville pays groupe ano mes"
     " dia ciudad pais grupo anno mese giorno citta paese gruppo"
 )
-"""Who, where, when and under which treatment: known before, whatever was asked."""
+"""Words for people, places, times and treatments: known before, whatever was asked."""
 _TIMES = ("day", "date", "week", "month", "year", "hour")
 _CENSORED = listed("censor censored censoring cens zensiert censure censurado")
-"""Whether a duration ended or only its watching did."""
+"""Words for a duration whose watching ended, not itself."""
 _DURATIONS = listed(
     "time duration days weeks months years hours survival lifetime futime dauer duree duracion"
 )
@@ -96,7 +96,7 @@ _MEASURES = listed(
 
 
 _OCCASIONS = listed("time visit wave round session trial occasion phase zeit temps tiempo tempo")
-"""When each was asked, where there are few of them."""
+"""Last words of a column with the time of asking, where it has few values."""
 
 
 def names_a_target(name: str, *, few: bool) -> bool:

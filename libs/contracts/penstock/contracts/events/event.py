@@ -44,7 +44,7 @@ class Frozen(BaseModel):
 
 
 class Event(Frozen):
-    """One event. Its class names the topic, and the Kafka key by the event's fields:
+    """Event of the platform. Its class names the topic, and the Kafka key by the event's fields:
     `class PipelineApplied(Event, topic="pipelines.v1", key="{pipeline}")`.
     """
 

@@ -12,7 +12,7 @@ from penstock.contracts.dataplane import RejectReason
 from penstock.contracts.pipeline import Source
 
 Decoder = Callable[[bytes], Any]
-"""One message's value → what it says. Raises Undecodable."""
+"""Decodes a message's value. Raises Undecodable."""
 
 
 class Undecodable(Exception):
@@ -25,7 +25,7 @@ class Undecodable(Exception):
 
 
 def decoder(source: Source) -> Decoder:
-    """The decoder of the source's format."""
+    """Decoder of the source's format."""
     made: Decoder = import_module(f"{__name__}.{source.format.type}").decoder(source)
     return made
 

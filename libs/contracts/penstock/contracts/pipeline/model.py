@@ -335,7 +335,7 @@ class Ensemble(FamilySpec):
     is trained by the parts of `trainer` that it knows.
     """
     trainers: tuple[Trainer, ...] = Field(default=(), max_length=16, exclude_if=lambda said: not said)
-    """One for each member, in their order, in place of `trainer`: `[{epochs: 20}, {epochs: 300}]`."""
+    """Trainers, one a member, in their order, in place of `trainer`: `[{epochs: 20}, {epochs: 300}]`."""
 
     @classmethod
     def by_rows(cls, rows: int, said: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Entity(Model):
 
 
 class SourceField(Model):
-    """One field of a source's events. Ingest checks it and changes nothing beyond the declared type
+    """Field of a source's events. Ingest checks it and changes nothing beyond the declared type
     and unit.
     """
 
@@ -66,13 +66,13 @@ class SourceField(Model):
 
 
 class Json(Model):
-    """One JSON object a message, in UTF-8."""
+    """JSON object a message, in UTF-8."""
 
     type: Literal["json"] = "json"
 
 
 Format = Annotated[Json, OneOf(alone=True)]
-"""Each is decoded by its file in `penstock.contracts.formats`."""
+"""Format of events, decoded by its file in `penstock.contracts.formats`."""
 
 
 class Source(Model):

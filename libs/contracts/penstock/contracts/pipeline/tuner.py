@@ -67,7 +67,7 @@ class Asha(Model):
 
     type: Literal["asha"]
     reduction: int = Field(default=3, ge=2, le=10)
-    """One trial of so many goes on; each rung is as many times as far as the one before."""
+    """Trials of which one goes on; each rung is as many times as far as the one before."""
     rungs: int = Field(default=2, ge=1, le=5)
     """The last one is at the `reduction`-th part of the planned epochs."""
 
@@ -108,7 +108,7 @@ Choose = Annotated[Limits | Knee, OneOf()]
 
 
 class TrialEnsemble(Model):
-    """One more trial after the budget's: the average of the best trials' models. It is taken where it is
+    """Trial after the budget's: the average of the best trials' models. It is taken where it is
     better than each of them.
     """
 
