@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from penstock.client.rewriting import rewritten, with_stopped
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.load import read
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,3 +84,32 @@ def test_a_stop_is_one_key_and_resuming_takes_it_out_again(serving: str) -> None
     assert read(with_stopped(stopped, "another", "pipeline.yaml")).serving.stopped == "another"
     assert with_stopped(stopped, None, "pipeline.yaml") == text
     assert with_stopped(text, None, "pipeline.yaml") == text
+
+
+RECORDED = CREDIT_RISK.replace("\nserving: {record: required}\n", "")
+FORMS = {
+    "json": json.dumps(YAML(typ="safe").load(RECORDED)),
+    "json, indented": json.dumps(YAML(typ="safe").load(RECORDED), indent=2),
+    "json that serves": json.dumps(YAML(typ="safe").load(CREDIT_RISK)),
+    "json that serves, indented": json.dumps(YAML(typ="safe").load(CREDIT_RISK), indent=2),
+    "a quoted key": RECORDED + '"serving": {record: required}\n',
+    "a quoted key, in lines": RECORDED + '"serving":\n  record: required\n',
+    "an ended document": RECORDED + "...\n",
+    "a begun and ended document": "---\n" + CREDIT_RISK + "...\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_without_lines_for_each_section_is_stopped_and_resumed_too(form: str) -> None:
+    text = FORMS[form]
+    stopped = with_stopped(text, "wrong: 40 % of women's", "pipeline.yaml")
+    assert read(stopped).serving.stopped == "wrong: 40 % of women's"
+    assert read(with_stopped(stopped, "another", "pipeline.yaml")).serving.stopped == "another"
+    assert read(with_stopped(stopped, None, "pipeline.yaml")) == read(text)
+    assert with_stopped(text, None, "pipeline.yaml") == text
+
+
+@pytest.mark.parametrize("form", ["json", "a quoted key"])
+def test_a_studys_choice_does_not_write_such_a_file_anew(form: str) -> None:
+    with pytest.raises((Conflict, Invalid)):
+        rewritten(FORMS[form], {"serving.record": "best_effort"}, "pipeline.yaml")

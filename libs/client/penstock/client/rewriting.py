@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import JsonValue
@@ -35,18 +36,22 @@ def rewritten(text: str, overrides: Mapping[str, JsonValue], file: str, pipeline
 
 
 def with_stopped(text: str, why: str | None, file: str) -> str:
-    """The file's text with `serving.stopped`, or without it where `why` is None. Raises Invalid for a file
-    that is wrong.
+    """The file's text with `serving.stopped`, or without it where `why` is None. JSON, and what else has no
+    lines of its own for each section, is written anew. Raises Invalid for a file that is wrong.
     """
     found, plain = read(text, file), _plain(text)
+    if found.serving.stopped == why:
+        return text
     serving = {key: value for key, value in (plain.get("serving") or {}).items() if key != "stopped"}
     serving |= {} if why is None else {"stopped": why}
     wanted = {name: value for name, value in plain.items() if name != "serving"}
-    new = _edited(text, plain, wanted | ({"serving": serving} if serving else {}))
-    stopped = found.serving.model_copy(update={"stopped": why})
-    if read(new, file) != found.model_copy(update={"serving": stopped}):
-        raise Conflict("cannot be edited without changing more than serving.stopped", where=file)
-    return new
+    wanted |= {"serving": serving} if serving else {}
+    stopped = found.model_copy(update={"serving": found.serving.model_copy(update={"stopped": why})})
+    for write in (_edited, _anew):
+        with suppress(Invalid, Conflict):
+            if read(new := write(text, plain, wanted), file) == stopped:
+                return new
+    raise Conflict("cannot be edited without changing more than serving.stopped", where=file)
 
 
 def _plain(text: str) -> dict[str, Any]:
@@ -65,6 +70,14 @@ def _edited(text: str, plain: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
     for name in [name for name in wanted if name not in plain]:
         lines += ["" if lines[-1].endswith("\n") else "\n", *_section(tree, name, wanted[name])]
     return "".join(lines)
+
+
+def _anew(text: str, _: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The whole text, written anew with the sections that are wanted."""
+    tree, out = _yaml().load(text), io.StringIO()
+    _become(tree, wanted)
+    _yaml().dump(tree, out)
+    return out.getvalue()
 
 
 def _yaml() -> YAML:
@@ -92,7 +105,7 @@ def _without_end(lines: Sequence[str]) -> Sequence[str]:
 
 
 def _section(tree: CommentedMap, name: str, wanted: JsonValue) -> Sequence[str]:
-    """Lines of the section with the wanted values."""
+    """Lines of the section with the wanted values. Raises Conflict where it is none of whole lines."""
     if isinstance(tree.get(name), CommentedMap) and isinstance(wanted, dict):
         _become(tree[name], wanted)
     else:
@@ -103,7 +116,13 @@ def _section(tree: CommentedMap, name: str, wanted: JsonValue) -> Sequence[str]:
     out = io.StringIO()
     _yaml().dump(alone, out)
     written = out.getvalue().splitlines(keepends=True)
-    first = next(at for at, line in enumerate(written) if line.startswith(f"{name}:"))
+    first = next((at for at, line in enumerate(written) if line.startswith(f"{name}:")), None)
+    if first is None:
+        raise Conflict(
+            "cannot be edited: its key is quoted, or the file is JSON",
+            where=name,
+            remedy="Write what is to change into the file by hand",
+        )
     return _without_end(written[first:])  # lines before and after it stand in the file already
 
 
