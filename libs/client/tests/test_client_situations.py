@@ -163,13 +163,15 @@ STOPPED_BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemError])
+@pytest.mark.parametrize("delivering", [False, True])
 @pytest.mark.parametrize(("asked", "said"), STOPPED_BY_HAND.items())
 def test_who_stops_waiting_is_told_what_goes_on(
-    asked: str, said: str, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: str, said: str, delivering: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: object, **__: object) -> None:
-        raise error
+        if delivering:
+            raise SystemError("poll returned a result with an exception set") from KeyboardInterrupt()
+        raise KeyboardInterrupt
 
     file = tmp_path / "loans.csv"
     file.write_text("id,at,income,bad\n1,2026-11-01T00:00:00Z,1,true\n")
@@ -186,6 +188,11 @@ def test_who_stops_waiting_is_told_what_goes_on(
     monkeypatch.setattr(stack, "_embedded", lambda: embedded)
     done = CliRunner().invoke(app, asked.replace("FILE", str(file)).split())
     assert (done.exit_code, said in " ".join(done.output.split())) == (130, True), done.output
+
+
+def test_an_error_of_python_itself_is_not_told_as_a_stop_by_hand() -> None:
+    with pytest.raises(SystemError, match="bad argument"), output.interrupted("it goes on"):
+        raise SystemError("bad argument to internal function")
 
 
 @pytest.mark.parametrize(("known", "code"), [("run", 0), ("study", 0), ("", 1)])

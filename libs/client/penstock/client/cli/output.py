@@ -158,11 +158,15 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
 @contextmanager
 def interrupted(said: str) -> Iterator[None]:
     """Ends the command upon Ctrl-C with what goes on all the same, and how to look at it. One that comes
-    while Kafka's client tells of a delivery becomes a SystemError there (confluent-kafka 2.16).
+    while Kafka's client tells of a delivery becomes the cause of a SystemError there (confluent-kafka 2.16).
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemError):
+    except KeyboardInterrupt:
+        fail(said, EXIT_INTERRUPTED)
+    except SystemError as error:
+        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
         fail(said, EXIT_INTERRUPTED)
 
 
