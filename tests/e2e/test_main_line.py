@@ -23,6 +23,7 @@ from census import (
     tensors,
 )
 
+from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import PenstockError
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.packages.archive import unpack
@@ -219,7 +220,9 @@ def test_a_stopped_pipeline_answers_nobody_and_says_why_until_it_is_resumed(
     assert (refused.returncode, f"{name} is stopped: {why}" in refused.stderr) == (1, True)
     assert f"{name} is stopped, nothing of it answers: {why}" in run_penstock(stack, "models", name).stdout
     back = run_penstock(stack, "rollback", name)
-    assert f"{name} is stopped" in back.stdout
+    digest, generation = short_digest(rolling.first.digest), f"generation {before.generation + 1}"
+    assert f"{name} is back at {digest}, {generation}, which is what answers once" in back.stdout
+    assert f"{name} is stopped, nothing of it answers: {why}" in back.stdout
     done = run_penstock(stack, "resume", name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "it answers again" in done.stdout

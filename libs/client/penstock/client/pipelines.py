@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from penstock.client.connection import Connection
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.pipeline import Pipeline
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.model_registry.v1 import model_registry_pb2_grpc
@@ -53,12 +53,13 @@ class Pipelines:
 
     def stop(self, pipeline: str, why: str, *, by: str = "") -> registry.ApplyPipelineResponse:
         """Has no version of the pipeline answer until `resume`: applies its newest file with
-        `serving.stopped`. Raises NotFound, Invalid.
+        `serving.stopped`. Raises NotFound, Invalid, Conflict where it replaced a file that somebody applied
+        meanwhile.
         """
         return self._apply_stopped(pipeline, why, by)
 
     def resume(self, pipeline: str, *, by: str = "") -> registry.ApplyPipelineResponse:
-        """Has the promoted version answer again. Raises NotFound."""
+        """Has the promoted version answer again. Raises NotFound, Conflict as `stop` does."""
         return self._apply_stopped(pipeline, None, by)
 
     def stopped(self, pipeline: str) -> str:
@@ -68,8 +69,16 @@ class Pipelines:
     def _apply_stopped(self, pipeline: str, why: str | None, by: str) -> registry.ApplyPipelineResponse:
         from penstock.client.rewriting import with_stopped  # ruamel: no other call needs it
 
-        text, file = self.get(pipeline).text, f"the applied file of {pipeline}"
-        return self.apply(with_stopped(text, why, file), file=file, by=by)
+        newest, file = self.get(pipeline), f"the applied file of {pipeline}"
+        applied = self.apply(with_stopped(newest.text, why, file), file=file, by=by)
+        if applied.changed and applied.number != newest.number + 1:
+            done = "is stopped" if why else "is stopped no longer"
+            raise Conflict(
+                f"{pipeline} {done}, but file number {applied.number - 1}, applied meanwhile, was replaced by"
+                f" number {applied.number}, which is number {newest.number} edited",
+                remedy="Apply that file again, with serving.stopped in it where it is to stay stopped",
+            )
+        return applied
 
     def delete(self, pipeline: str, *, by: str = "") -> registry.DeletePipelineResponse:
         """Deletes a pipeline that never served; a repeat finds it done. Raises NotFound, Refused where a

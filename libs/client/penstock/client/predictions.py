@@ -15,7 +15,7 @@ from penstock.client.events import Events
 from penstock.client.features import Features
 from penstock.client.records import behind, shown
 from penstock.contracts.dataplane import Prediction
-from penstock.contracts.errors import Invalid, NotFound
+from penstock.contracts.errors import Conflict, Invalid, NotFound
 from penstock.contracts.topics import predictions_topic
 from penstock.inference.v1 import inference_pb2 as inference
 from penstock.inference.v1 import inference_pb2_grpc
@@ -70,9 +70,13 @@ class Predictions:
 
     def columns(self, pipeline: str) -> inference.Serving:
         """Features in the order of the columns of the tensors `numbers` and `strings`, by which any client
-        of the Open Inference Protocol asks the version that serves. Raises NotFound where none does.
+        of the Open Inference Protocol asks the version that serves. Raises NotFound where none does, Conflict
+        with the reason where the pipeline is stopped.
         """
         for one in self.serving().pipelines:
+            if one.pipeline == pipeline and one.stopped:
+                resume = f"penstock resume {pipeline} has it answer again"
+                raise Conflict(f"{pipeline} is stopped: {one.stopped}", remedy=resume)
             if one.pipeline == pipeline and one.digest:
                 return one
         raise NotFound(f"no version of `{pipeline}` serves", remedy=f"See penstock models {pipeline}")

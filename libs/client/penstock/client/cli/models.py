@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from contextlib import suppress
 
 import typer
 
@@ -10,6 +11,7 @@ from penstock.client.cli.audits import Version
 from penstock.client.cli.output import EXIT_FAILED, AsJson, show, state_of, table
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
+from penstock.contracts.errors import PenstockError
 from penstock.contracts.events import ModelVersion
 from penstock.contracts.verdicts import NOT_JUDGED
 from penstock.contracts.versions import version_name
@@ -57,6 +59,15 @@ def _stopped(pipeline: str, why: str) -> list[str]:
     return [f"{pipeline} is stopped, nothing of it answers: {why}; {resume}"] if why else []
 
 
+def _why_stopped(penstock: Penstock, pipeline: str) -> str:
+    """Reason why the pipeline is stopped; empty, too, where that cannot be asked. What was done before this
+    look-up is done.
+    """
+    with suppress(PenstockError):
+        return penstock.pipelines.stopped(pipeline)
+    return ""
+
+
 def _state(version: registry.Version) -> str:
     """State in words; a refused version that a person may still take on is `waiting for a review`."""
     return "waiting for a review" if version.waits_for_review else state_of(version)
@@ -66,7 +77,7 @@ def promote(version: Version, as_json_: AsJson = False) -> None:
     """Promote after a waiver, or try again; evidence decides."""
     with Penstock() as penstock:
         found = penstock.models.promote(version, by=getpass.getuser())
-        why = penstock.pipelines.stopped(found.pipeline)
+        why = _why_stopped(penstock, found.pipeline)
     named = version_name(found.pipeline, found.digest)
     said = [f"{named} promoted, generation {found.generation}", *found.because]
     said += _stopped(found.pipeline, why)
@@ -77,9 +88,14 @@ def rollback(pipeline: str, as_json_: AsJson = False) -> None:
     """Back to the version promoted before, under a new generation."""
     with Penstock() as penstock:
         found = penstock.models.roll_back(pipeline, by=getpass.getuser())
-        why = penstock.pipelines.stopped(pipeline)
-    served = f"{pipeline} serves {short_digest(found.digest)} again, generation {found.generation}"
-    show(found, *(_stopped(pipeline, why) or [served]), as_json=as_json_)
+        why = _why_stopped(penstock, pipeline)
+    digest, generation = short_digest(found.digest), f"generation {found.generation}"
+    said = (
+        f"{pipeline} is back at {digest}, {generation}, which is what answers once it is resumed"
+        if why
+        else f"{pipeline} serves {digest} again, {generation}"
+    )
+    show(found, said, *_stopped(pipeline, why), as_json=as_json_)
 
 
 def verify(version: Version, as_json_: AsJson = False) -> None:

@@ -46,9 +46,14 @@ def resume(pipeline: str, as_json_: AsJson = False) -> None:
         promoted = penstock.pipelines.get(pipeline).promoted_digest
         if promoted and not _until(penstock, pipeline, served=True):
             fail(f"{pipeline} is to answer, but not within {SERVED_WITHIN_S:.0f} s; see penstock status")
-    said = "answers again" if promoted else "has no promoted version"
-    was = "is stopped no longer" if applied.changed else "was not stopped"
-    show(applied, f"{pipeline} {was}, number {applied.number}: it {said}", as_json=as_json_)
+    was = (
+        f"is stopped no longer, number {applied.number}: it"
+        if applied.changed
+        else f"was not stopped, its file stays number {applied.number}: it"
+    )
+    answers = "answers again" if applied.changed else "answers"
+    said = f"{pipeline} {was} {answers if promoted else 'has no promoted version'}"
+    show(applied, said, as_json=as_json_)
 
 
 def _until(penstock: Penstock, pipeline: str, *, served: bool) -> bool:
