@@ -6,6 +6,7 @@ They are known after a restart whatever else is away.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Integer, String, Text, delete, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -39,15 +40,25 @@ class AdmittedRow(Tables):
     admitted_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class ServedRow(Tables):
-    """Version that a pipeline serves."""
-
-    __tablename__ = "served"
+class _Version:
+    """A pipeline's version, and since when it serves."""
 
     pipeline: Mapped[str] = mapped_column(String(63), primary_key=True)
     generation: Mapped[int] = mapped_column(Integer)
     digest: Mapped[str] = mapped_column(String(71))
     since: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ServedRow(_Version, Tables):
+    """Version that a pipeline serves."""
+
+    __tablename__ = "served"
+
+
+class StoppedRow(_Version, Tables):
+    """Version that a pipeline served when a person stopped it, and serves when that is over."""
+
+    __tablename__ = "stopped"
 
 
 class RefusedRow(Tables):
@@ -90,6 +101,11 @@ def deployments(session: Session, now: datetime) -> list[DeploymentChanged]:
     return shown(pipelines, lambda pipeline: _state(session, pipeline, now))
 
 
+def stopped(session: Session) -> list[str]:
+    """Pipelines with a version that serves once a stop is over."""
+    return list(session.scalars(select(StoppedRow.pipeline)))
+
+
 def admit(effect: Effect, promotion: ModelVersionPromoted, layout: Layout, now: datetime) -> None:
     _put(
         effect.session,
@@ -115,7 +131,8 @@ def serve(effect: Effect, promotion: ModelVersionPromoted, now: datetime) -> Dep
             pipeline=pipeline, generation=promotion.generation, digest=promotion.version.digest, since=now
         ),
     )
-    effect.session.execute(delete(RefusedRow).where(RefusedRow.pipeline == pipeline))
+    for history in (RefusedRow, StoppedRow):
+        effect.session.execute(delete(history).where(history.pipeline == pipeline))
     return _publish(effect, pipeline, now)
 
 
@@ -129,7 +146,17 @@ def withdraw(
 
 def stop(effect: Effect, pipeline: str, now: datetime) -> DeploymentChanged:
     """Records and publishes that nothing of a pipeline serves; what was refused stays so."""
-    effect.session.execute(delete(ServedRow).where(ServedRow.pipeline == pipeline))
+    if row := effect.session.get(ServedRow, pipeline):
+        _put(effect.session, StoppedRow(**_columns(row)))
+        effect.session.delete(row)
+    return _publish(effect, pipeline, now)
+
+
+def resume(effect: Effect, pipeline: str, now: datetime) -> DeploymentChanged:
+    """Records and publishes that what was stopped serves again."""
+    if row := effect.session.get(StoppedRow, pipeline):
+        _put(effect.session, ServedRow(**_columns(row)))
+        effect.session.delete(row)
     return _publish(effect, pipeline, now)
 
 
@@ -154,6 +181,10 @@ def _put(session: Session, row: Tables) -> None:
     same = (key == getattr(row, key.name) for key in type(row).__table__.primary_key)
     session.execute(delete(type(row)).where(*same))
     session.add(row)
+
+
+def _columns(row: _Version) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in ("pipeline", "generation", "digest", "since")}
 
 
 def _publish(effect: Effect, pipeline: str, now: datetime) -> DeploymentChanged:

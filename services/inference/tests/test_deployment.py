@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select, text
@@ -191,7 +192,7 @@ def test_tries_that_fail_come_later_each_time_but_a_promotion_comes_at_once(keys
     assert deployment.is_due(100.0)
 
 
-async def test_what_is_stopped_serves_no_longer_and_its_newest_version_resumes(
+async def test_what_is_stopped_serves_no_longer_and_what_served_resumes(
     store: Store, deployments: Deployments, model: Model, keys: Keys
 ) -> None:
     deployment, applied = deployments.of("loans"), model.package.pipeline
@@ -200,7 +201,7 @@ async def test_what_is_stopped_serves_no_longer_and_its_newest_version_resumes(
     serving = applied.serving.model_copy(update={"stopped": "wrong for women"})
     deployment.applied = applied.model_copy(update={"serving": serving})
     await deployments.stop(deployment)
-    assert (deployment.served, deployment.model, deployment.resumes) == (None, None, False)
+    assert (deployment.model, deployment.resumes) == (None, False)
     with pytest.raises(Conflict, match="loans is stopped: wrong for women"):
         deployments.verified("loans")
     assert deployments.summary() == "loans is stopped: wrong for women"
@@ -212,9 +213,12 @@ async def test_what_is_stopped_serves_no_longer_and_its_newest_version_resumes(
     assert (again.served, again.resumes) == (None, False), "the file is not known yet"
     again.applied = applied
     assert again.resumes
-    assert await deployments.promotion(again, 4) == model.promotion
-    again.promote(model.promotion, None)
-    assert not again.resumes, "it waits already"
+    deployment.applied = applied
+    await deployments.resume(deployment)
+    assert deployment.served
+    assert (deployment.served.generation, deployment.resumes) == (4, False)
+    assert published(store)[-1].serving == deployment.served
+    assert not (await restored(store, keys)).of("loans").held_back
 
 
 async def test_what_was_refused_does_not_resume(deployments: Deployments, model: Model) -> None:
@@ -224,3 +228,21 @@ async def test_what_was_refused_does_not_resume(deployments: Deployments, model:
     deployment = deployments.of("loans")
     deployment.applied = model.package.pipeline
     assert not deployment.resumes
+
+
+async def test_what_was_admitted_and_never_served_does_not_resume(
+    deployments: Deployments, model: Model, keys: Keys
+) -> None:
+    """Its probe failed after the stop's version was admitted: the one that served answers again."""
+    deployment, applied = deployments.of("loans"), model.package.pipeline
+    await deployments.admit(model)
+    await deployments.serve(model)
+    later = replace(model, promotion=promotion_of(keys, "sha256:" + "e" * 64, 5))
+    await deployments.admit(later)
+    await deployments.refuse(later.promotion, "its probe failed")
+    await deployments.stop(deployment)
+    deployment.applied = applied
+    assert deployment.resumes
+    await deployments.resume(deployment)
+    assert deployment.served
+    assert deployment.served.generation == 4

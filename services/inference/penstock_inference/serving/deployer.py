@@ -13,7 +13,7 @@ from collections.abc import Callable
 import structlog
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import TREATMENTS, PenstockError
+from penstock.contracts.errors import TREATMENTS, PenstockError, Unavailable
 from penstock.contracts.events import ModelVersionPromoted
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages.admission import Admission
@@ -51,6 +51,8 @@ class Deployer:
         """Tries the promotions that wait, newest first, until one serves; older ones are history
         then. One that failed for a passing reason, and those older than it, wait for another try.
         """
+        if deployment.stopped:  # since this was planned
+            return
         waiting = deployment.take_promotions()
         while waiting and not deployment.serves(waiting[-1]):
             try:
@@ -102,6 +104,8 @@ class Deployer:
         await asyncio.to_thread(self._ensure_topic, model.package.pipeline)
         await self._deployments.admit(model)
         await self._rollout.try_candidate(model)
+        if deployment.stopped:
+            raise Unavailable(f"{model.pipeline} was stopped meanwhile", remedy="Resume it: penstock resume")
         await self._rollout.add(deployment.model, model)
         await self._deployments.serve(model)
         await self.trim(model)

@@ -35,6 +35,7 @@ class Deployment:
         # Version that serves, and since when, as the database has it.
         self.served: Served | None = None
         self.model: Model | None = None  # version that serves, once this process has verified it
+        self.held_back = False  # a person stopped it while a version served, which serves once that is over
         # Newest promotion that was refused, and why; None once a later one serves.
         self.refused: RefusedDeployment | None = None
         # Pipeline's file as it was last applied; None until it is known.
@@ -77,13 +78,8 @@ class Deployment:
 
     @property
     def resumes(self) -> bool:
-        """Tells whether the newest admitted version should serve again: nothing else does or waits, and
-        it was not refused. So it is after a stop.
-        """
-        if not self.applied or self.stopped or self.served or self.promotions or not self.known:
-            return False
-        refused = self.refused and (self.refused.generation, self.refused.digest)
-        return refused != (self.known.generation, self.known.digest)
+        """Tells whether what served when a person stopped it should serve again, by the known file."""
+        return self.held_back and self.applied is not None and not self.stopped
 
     @property
     def unverified(self) -> bool:
@@ -152,6 +148,8 @@ class Deployments:
         now = self._clock()
         for changed in await self._store.read(lambda session: tables.deployments(session, now)):
             self._show(changed)
+        for pipeline in await self._store.read(tables.stopped):
+            self.of(pipeline).held_back = True
 
     def __iter__(self) -> Iterator[Deployment]:
         """Deployments by name of pipeline, as they are now. From any thread."""
@@ -168,8 +166,8 @@ class Deployments:
 
     @property
     def models(self) -> dict[str, Model]:
-        """Served and verified versions by pipeline."""
-        return {deployment.pipeline: deployment.model for deployment in self if deployment.model}
+        """Served and verified versions by pipeline, but of what is stopped."""
+        return {one.pipeline: one.model for one in self if one.model and not one.stopped}
 
     def verified(self, pipeline: str) -> Model:
         """Version that `pipeline` serves. Raises NotFound, Conflict where it is stopped, and Unavailable
@@ -215,7 +213,8 @@ class Deployments:
     async def serve(self, model: Model) -> None:
         """Records and publishes that a version serves."""
         changed = await self._store.write(lambda effect: tables.serve(effect, model.promotion, self._clock()))
-        self.of(model.pipeline).model = model
+        deployment = self.of(model.pipeline)
+        deployment.model, deployment.held_back = model, False
         self._show(changed)
 
     async def refuse(self, promotion: ModelVersionPromoted, reason: str) -> None:
@@ -231,11 +230,18 @@ class Deployments:
         )
 
     async def stop(self, deployment: Deployment) -> None:
-        """Records and publishes that nothing of the pipeline serves."""
+        """Records and publishes that nothing of the pipeline serves. `served` stays until Triton has unloaded
+        it.
+        """
+        await self._store.write(lambda effect: tables.stop(effect, deployment.pipeline, self._clock()))
+        deployment.model, deployment.held_back = None, True
+
+    async def resume(self, deployment: Deployment) -> None:
+        """Records and publishes that what was stopped serves again, once it is verified anew."""
         changed = await self._store.write(
-            lambda effect: tables.stop(effect, deployment.pipeline, self._clock())
+            lambda effect: tables.resume(effect, deployment.pipeline, self._clock())
         )
-        deployment.model = None
+        deployment.held_back = False
         self._show(changed)
 
     def summary(self) -> str:

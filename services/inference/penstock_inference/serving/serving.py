@@ -86,11 +86,11 @@ class Serving:
         and no other PenstockError.
         """
         for deployment in self._deployments:
-            if deployment.stopped and deployment.served:
+            if deployment.stopped:
                 await self._stop(deployment)
-            elif self._live and deployment.resumes and deployment.known:
-                generation = deployment.known.generation
-                deployment.promote(await self._deployments.promotion(deployment, generation), None)
+                continue
+            if deployment.resumes:
+                await self._deployments.resume(deployment)
             if deployment.served and not deployment.model:
                 await self._reopen(deployment)
         try:
@@ -110,9 +110,18 @@ class Serving:
     # -- looking -----------------------------------------------------------------------------------
 
     async def _stop(self, deployment: Deployment) -> None:
-        # Triton unloads it at this look: nothing serves it any more.
-        await self._deployments.stop(deployment)
+        # Durable first, and told last: who is told that nothing serves may rely on it.
         self._readiness.has(f"model {deployment.pipeline}")
+        if not deployment.served:
+            return
+        if not deployment.held_back:
+            await self._deployments.stop(deployment)
+        try:
+            await self._rollout.drop(deployment.pipeline)
+        except PenstockError as error:
+            self._readiness.waits_for(f"model {deployment.pipeline}", f"to be stopped: {error.message}")
+            return
+        deployment.served = None
         log.warning("stopped", pipeline=deployment.pipeline, reason=deployment.stopped)
 
     async def _reopen(self, deployment: Deployment) -> None:
