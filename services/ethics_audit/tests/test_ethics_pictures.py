@@ -153,6 +153,18 @@ def test_one_decision_for_everybody_leaves_fairness_gates_empty() -> None:
     assert "emptily" not in _noted("binary", one, failed)[0]
 
 
+def test_a_model_that_decides_nothing_gives_no_row_one_decision() -> None:
+    passed = AUROC_PASSED.model_copy(update={"metric": "equalized_odds_difference", "by": "sex"})
+    none = ((0, 0, 0, 60), (0, 0, 0, 1040), (0, 0, 0, 0))
+    (said,) = _noted("binary", none, passed)
+    assert said.startswith(
+        "The model never decides `a` (60 rows), `b` (1,040 rows): no row gets a decision. A gate"
+    )
+    assert "passes emptily" in said
+    assert "decision: {abstain: [low, high]}" in said
+    assert "choose: rate" not in said
+
+
 def test_a_third_value_of_a_binary_target_is_counted_and_said() -> None:
     found = Findings.model_construct(classes=("not paid", "paid"))
     [said] = merged(Result.model_construct(findings=found, merged={"late": 812, "open": 13}))

@@ -24,6 +24,7 @@ _OTHER_THRESHOLD = (
     " Another threshold decides otherwise: `decision: {threshold: {choose: rate, value: 0.8}}` gives that"
     " share of rows the positive decision."
 )
+_LESS_ABSTAINING = " A narrower `decision: {abstain: [low, high]}` leaves more rows a decision."
 
 
 def notes(result: Result) -> tuple[str, ...]:
@@ -40,26 +41,30 @@ def notes(result: Result) -> tuple[str, ...]:
 
 def _never_decided(result: Result) -> Iterator[str]:
     """Says which classes occur among the labels and never among the decisions; and where that leaves one
-    decision for everybody, that fairness gates on it have shown nothing.
+    decision for everybody, or none for anybody, that fairness gates on it have shown nothing.
     """
     found, confusion = result.findings, result.pictures.confusion
     if confusion is None:
         return
     decided = [sum(column) for column in zip(*confusion.counts, strict=True)]
-    pairs = zip(found.classes, decided, strict=False)  # the last are those of no decision
+    of_classes = decided[: len(found.classes)]  # the last of `decided` are the rows of no decision
+    pairs = zip(found.classes, of_classes, strict=True)
     never = [name for name, times in pairs if not times and found.labels.get(name)]
     if not never:
         return
     listed = ", ".join(f"`{name}` ({found.labels[name]:,} rows)" for name in never[:5])
     said = f"The model never decides {listed}{f' and {len(never) - 5} more' if len(never) > 5 else ''}"
-    if max(decided) < sum(decided):
+    nobody = not any(of_classes)
+    if not nobody and max(of_classes) < sum(decided):
         yield f"{said}."
         return
+    left = "no row gets a decision" if nobody else f"all {sum(decided):,} rows get one decision"
+    advice = _LESS_ABSTAINING if nobody else _OTHER_THRESHOLD
     empty = any(gate.by and gate.verdict == "pass" for gate in found.gates)
     yield (
-        f"{said}: all {sum(decided):,} rows get one decision."
+        f"{said}: {left}."
         f"{' A gate that compares the decisions of groups passes emptily then.' if empty else ''}"
-        f"{_OTHER_THRESHOLD if found.task == 'binary' else ''}"
+        f"{advice if found.task == 'binary' else ''}"
     )
 
 
