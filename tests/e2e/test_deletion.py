@@ -51,7 +51,7 @@ def test_a_refused_pipeline_is_deleted_and_applied_anew(served: Served, stack: S
     # Without its topics, which it may not make, ingest has to come up all the same.
     stack.stack.stop("ingest")
     stack.stack.start("ingest")
-    stack.stack.wait(120, only=["ingest"])
+    stack.ready("ingest")
 
     client.pipelines.apply(other, by="test")
     assert client.pipelines.get(NAME).number == 2
