@@ -366,6 +366,34 @@ async def test_what_is_stopped_does_not_answer_here_either_after_a_restart_too(s
         assert serving.version(NAME).model.generation == 1
 
 
+@pytest.mark.parametrize("kept", [b"{", None], ids=["damaged", "not signed"])
+async def test_a_site_that_cannot_read_whether_a_model_was_stopped_has_it_wait_for_the_hub(
+    site: Site, kept: bytes | None
+) -> None:
+    registry, spec = site.hub.registry, lending.spec(serving={"stopped": "wrong for women"})
+    stopped = packages.applied(registry.keys, number=2, spec=spec)
+    unsigned = stopped.model_copy(update={"evidence": None}).model_dump_json().encode()
+    async with site.running() as (serving, pipelines):
+        site.hub.offer(promotions=[registry.version().model_dump_json().encode()])
+        await until_async(lambda: serving.models)
+        pipelines.apply(stopped)
+    (site.folder / "pipelines" / f"{NAME}.json").write_bytes(kept or unsigned)
+    async with site.running() as (serving, pipelines):
+        assert not serving.models
+        with pytest.raises(Conflict, match="loans is stopped: its file at this site cannot be read"):
+            serving.version(NAME)
+        assert pipelines.numbers == {}, "so the hub tells it again"
+        site.hub.offer(pipelines=[stopped.model_dump_json().encode()])
+        await until_async(lambda: pipelines.numbers)
+        with pytest.raises(Conflict, match="loans is stopped: wrong for women"):
+            serving.version(NAME)
+    (site.folder / "pipelines" / f"{NAME}.json").write_bytes(kept or unsigned)
+    async with site.running() as (serving, pipelines):
+        assert not serving.models
+        site.hub.offer(pipelines=[packages.applied(registry.keys, number=3).model_dump_json().encode()])
+        await until_async(lambda: serving.models)
+
+
 async def test_an_erasure_is_carried_out_and_confirmed(site: Site) -> None:
     async with site.running():
         site.hub.offer(erasures=[pb.Erasure(serial=3, pipeline="loans", entity="a1")])

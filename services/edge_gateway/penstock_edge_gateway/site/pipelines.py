@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -14,6 +15,8 @@ from penstock.packages.keys import Keys
 from penstock_edge_gateway.private_file import write_private
 
 log = structlog.get_logger(__name__)
+
+UNREAD: Final = "its file at this site cannot be read; whether it was stopped is known once the hub tells it"
 
 
 class Pipelines:
@@ -27,6 +30,7 @@ class Pipelines:
         self._applied: dict[str, Pipeline] = {}
         self._numbers: dict[str, int] = {}  # of deleted ones, too: no older file comes back
         self._beyond: dict[str, int] = {}  # of files that only a newer release reads
+        self._unread: set[str] = set()  # whose file is on the disk, and damaged or not signed any more
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -44,6 +48,8 @@ class Pipelines:
 
     def stopped(self, name: str) -> str:
         """Reason why no version of the pipeline may answer; empty where one may."""
+        if name in self._unread:  # it may say `stopped`
+            return UNREAD
         found = self._applied.get(name)
         return (found and found.serving.stopped) or ""
 
@@ -58,7 +64,8 @@ class Pipelines:
                 event = PipelineApplied.model_validate_json(path.read_bytes())
                 verify_fact(event, self._keys.trust())
                 self._follow(event, event.declared())
-            except (PenstockError, ValueError) as error:
+            except (PenstockError, OSError, ValueError) as error:
+                self._unread.add(path.stem)
                 log.warning("pipeline_not_read", pipeline=path.stem, reason=str(error))
 
     def apply(self, event: PipelineApplied) -> None:
@@ -80,8 +87,10 @@ class Pipelines:
             (self._folder / f"{event.pipeline}.json").unlink(missing_ok=True)
             self._applied.pop(event.pipeline, None)
             self._beyond.pop(event.pipeline, None)
+            self._unread.discard(event.pipeline)
             self._numbers[event.pipeline] = event.number
 
     def _follow(self, event: PipelineApplied, declared: Pipeline) -> None:
         self._applied[event.pipeline] = declared
         self._numbers[event.pipeline] = event.number
+        self._unread.discard(event.pipeline)
