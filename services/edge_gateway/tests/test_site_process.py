@@ -102,7 +102,7 @@ async def take(home: Path, registry: Registry) -> None:
     fetch = from_artifacts(registry.artifacts.fetch)
     admission = Admission(fetch, home / "keys", home / "packages")
     bounds = Bounds(calls=1, errors=0, p99_ms=60_000)
-    serving = Serving(Versions(home / "versions"), admission, bounds, Readiness(clock), clock)
+    serving = Serving(Versions(home / "versions"), admission, bounds, Readiness(clock), clock, lambda _: "")
     serving.promoted(registry.version())
     running = asyncio.create_task(serving.run())
     await until_async(lambda: serving.models)

@@ -47,7 +47,12 @@ class Site:
         """From its disk, as after a start."""
         admission = Admission(self.fetch, self.folder / "keys", self.folder / "packages")
         serving = Serving(
-            Versions(self.folder / "versions"), admission, bounds, self.readiness, lambda: datetime.now(UTC)
+            Versions(self.folder / "versions"),
+            admission,
+            bounds,
+            self.readiness,
+            lambda: datetime.now(UTC),
+            lambda _: "",
         )
         await serving.restore()
         running = asyncio.create_task(serving.run())

@@ -62,15 +62,15 @@ class Serving:
         bounds: Bounds,
         readiness: Readiness,
         clock: Callable[[], datetime],
-        stopped: Callable[[str], str] = lambda pipeline: "",
+        why_stopped: Callable[[str], str],
     ) -> None:
-        """`stopped`: reason why a pipeline may not answer, else empty; its versions are kept meanwhile."""
+        """`why_stopped`: reason why a pipeline may not answer, else empty; its versions are kept."""
         self._versions = versions
         self._admission = admission
         self._bounds = bounds
         self._readiness = readiness
         self._clock = clock
-        self._stopped = stopped
+        self.why_stopped = why_stopped
         self._kept: dict[str, Kept] = {}  # as it is on the disk
         self._live: dict[str, Version] = {}
         self._due: dict[str, ModelVersionPromoted] = {}  # newest promotion to be tried, by pipeline
@@ -88,7 +88,7 @@ class Serving:
     @property
     def versions(self) -> Mapping[str, Version]:
         """Served versions by pipeline."""
-        return {name: version for name, version in self._live.items() if not self._stopped(name)}
+        return {name: version for name, version in self._live.items() if not self.why_stopped(name)}
 
     @property
     def models(self) -> dict[str, Model]:
@@ -103,7 +103,7 @@ class Serving:
         """Served version, which must be `generation` where one is asked for. Raises NotFound, and Conflict
         where the pipeline is stopped.
         """
-        if why := self._stopped(pipeline):
+        if why := self.why_stopped(pipeline):
             raise stopped(pipeline, why)
         model = find_model(self.models, pipeline)
         if generation not in ("", str(model.generation)):
