@@ -26,7 +26,7 @@ from recording_hub import RecordingHub
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput, service_pb2
 
 from penstock.contracts.error_details import error_of_call
-from penstock.contracts.errors import Invalid, NotFound
+from penstock.contracts.errors import Conflict, Invalid, NotFound
 from penstock.edge_gateway.v1 import hub_pb2, site_pb2
 from penstock.edge_gateway.v1.site_pb2_grpc import SiteServiceStub
 from penstock.inference.v1 import inference_pb2 as pb
@@ -36,6 +36,8 @@ from penstock.packages.admission import Admission, from_artifacts
 from penstock.packages.keys import Keys
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
+from penstock.status.v1 import status_pb2
+from penstock.status.v1.status_pb2_grpc import StatusServiceStub
 from penstock.testing import lending, packages
 from penstock.testing.broker import free_ports
 from penstock.testing.promoting import NAME, Registry
@@ -301,3 +303,25 @@ def test_what_may_not_leave_is_in_no_file_of_a_site_and_never_on_the_wire(site: 
     assert any("traces" in file.parts for file in files)
     assert [file for file in files if b"canary" in file.read_bytes()] == []
     assert [file.name for file in files if key in file.read_bytes()] == [f"{NAME}.key"]
+
+
+def test_a_stop_is_told_to_who_asks_for_a_prediction_what_serves_or_the_status(site: Running) -> None:
+    keys, spec = Keys(site.home / "keys"), lending.spec(serving={"stopped": "wrong for women"})
+    Pipelines(site.home / "pipelines", keys.directory).apply(packages.applied(keys, spec=spec, number=9))
+    again = Running(site.home)
+    try:
+        inference = InferenceServiceStub(again.channel)
+        (serves,) = inference.GetServing(pb.GetServingRequest(), timeout=10).pipelines
+        with pytest.raises(grpc.RpcError) as raised:
+            inference.Predict(pb.PredictRequest(pipeline=NAME, fields=pb.Fields()), timeout=10)
+        told = StatusServiceStub(again.channel).GetStatus(status_pb2.GetStatusRequest(), timeout=10)
+        again.stop()
+    finally:
+        again.kill()
+    assert (serves.pipeline, serves.digest, serves.stopped) == (NAME, "", "wrong for women")
+    error = error_of_call(raised.value)
+    assert isinstance(error, Conflict)
+    assert "loans is stopped: wrong for women" in str(error)
+    facts = told.services[0].facts
+    assert "loans is stopped: wrong for women" in facts
+    assert not any(fact.startswith("loans@") for fact in facts)

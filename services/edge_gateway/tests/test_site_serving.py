@@ -109,7 +109,7 @@ async def test_a_promoted_version_answers_and_again_after_a_start_without_any_ne
         assert serving.version(NAME, "1").engine.run(ROW) == first
         assert first["decision"] == Tensor((1, 1), ["true"])
         assert first["probabilities"].values == pytest.approx([0.25, 0.75])
-    assert "loans@" in site.readiness.facts[0]
+        assert serving.facts()["serving"].startswith("loans@")
 
 
 async def test_tensors_unlike_the_inputs_are_the_callers_mistake(site: Site) -> None:

@@ -357,13 +357,16 @@ async def test_what_is_stopped_does_not_answer_here_either_after_a_restart_too(s
         await until_async(lambda: not serving.models)
         with pytest.raises(Conflict, match="loans is stopped: wrong for women"):
             serving.version(NAME)
+        assert serving.facts() == {"stopped loans": "loans is stopped: wrong for women"}
     async with site.running() as (serving, pipelines):
         assert serving.kept[NAME].serving, "its package stays here"
         assert not serving.models
+        assert serving.facts() == {"stopped loans": "loans is stopped: wrong for women"}
         site.hub.offer(pipelines=[file(3, lending.spec())])
         await until_async(lambda: serving.models)
         assert pipelines.numbers == {NAME: 3}
         assert serving.version(NAME).model.generation == 1
+        assert list(serving.facts()) == ["serving"]
 
 
 @pytest.mark.parametrize("kept", [b"{", None], ids=["damaged", "not signed"])

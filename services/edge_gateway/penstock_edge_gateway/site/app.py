@@ -82,6 +82,7 @@ async def run(settings: Settings) -> None:
                 identity.site, hub, serving, fallback, trust, lanes, publisher.rejects, process.clock
             )
             process.serve(add_SiteServiceServicer_to_server, SiteServicer(publisher, reporting.status))
+            process.describe(serving.facts)
             process.describe(lambda: {"hub": f"the hub is away: {hub.why}" if hub.why else "the hub answers"})
 
             await asyncio.to_thread(pipelines.restore)

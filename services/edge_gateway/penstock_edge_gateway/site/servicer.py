@@ -52,7 +52,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
     ) -> inference_pb2.GetServingResponse:
         told = []
         for pipeline, kept in sorted(self._serving.kept.items()):
-            one = inference_pb2.Serving(pipeline=pipeline)
+            one = inference_pb2.Serving(pipeline=pipeline, stopped=self._serving.why_stopped(pipeline))
             if version := self._serving.versions.get(pipeline):
                 one.digest, one.generation = version.model.digest, version.model.generation
                 one.since.FromDatetime(version.since)

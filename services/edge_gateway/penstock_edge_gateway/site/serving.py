@@ -87,8 +87,8 @@ class Serving:
 
     @property
     def versions(self) -> Mapping[str, Version]:
-        """Served versions by pipeline."""
-        return {name: version for name, version in self._live.items() if not self.why_stopped(name)}
+        """Served versions by pipeline. From any thread."""
+        return {name: version for name, version in list(self._live.items()) if not self.why_stopped(name)}
 
     @property
     def models(self) -> dict[str, Model]:
@@ -98,6 +98,13 @@ class Serving:
     def kept(self) -> Mapping[str, Kept]:
         """State of each pipeline that this site has ever been offered."""
         return self._kept
+
+    def facts(self) -> dict[str, str]:
+        """Versions that answer, and pipelines that may not, for the status. From any thread."""
+        serves = ", ".join(_name(model.promotion) for model in self.models.values())
+        stops = {name: why for name in list(self._kept) if (why := self.why_stopped(name))}
+        told = {f"stopped {name}": f"{name} is stopped: {why}" for name, why in stops.items()}
+        return told | ({"serving": serves} if serves else {})
 
     def version(self, pipeline: str, generation: str = "") -> Version:
         """Served version, which must be `generation` where one is asked for. Raises NotFound, and Conflict
@@ -327,7 +334,6 @@ class Serving:
         trial = None if tried else Trial(self._bounds)
         self._live[model.pipeline] = Version(engine, self._clock(), trial)
         self._readiness.has(f"model {model.pipeline}")
-        self._readiness.fact("serving", ", ".join(_name(one.promotion) for one in self.models.values()))
         log.info("serving", pipeline=model.pipeline, generation=model.generation, digest=model.digest)
 
 
