@@ -38,7 +38,7 @@ _LINES = counter(metrics.RECORDED)
 # core, however few predictions it holds: the more come, the longer they are gathered.
 EVERY_S: Final = 0.25
 BUSY_EVERY_S: Final = 0.75
-BUSY_FROM: Final = 100  # predictions of the last look
+BUSY_FROM: Final = 100  # lines of the last look; where more wait already, the next follows at once
 COMMIT_AGAIN_S: Final = 3600.0  # seconds after which a position is committed again, lest Kafka forget it
 REMEDY: Final = (
     "Run one inference service per front door, or give each its own PENSTOCK_INFERENCE__REPLICA and home"
