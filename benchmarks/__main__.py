@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def measured(chosen: Sequence[str]) -> Iterator[tuple[Part, Any]]:
-    """Each chosen part with what its script found, as soon as it has."""
+    """Yields each chosen part with what its script found, as soon as it has."""
     if any(part.name in chosen for part in (DEMO, *ON_THE_DEMO)):
         yield from on_the_demo(chosen)
     for part in ALONE:

@@ -84,7 +84,7 @@ class Absence:
         return START + timedelta(seconds=self.gone_s)
 
     def batches(self) -> Iterator[list[bytes]]:
-        """All events, the clocks with them; 345 bytes each."""
+        """Yields all events, the clocks with them; 345 bytes each."""
         draw = random.Random(7)
         for first in range(0, self.events, BATCH):
             last = min(first + BATCH, self.events)
@@ -108,7 +108,7 @@ def at_the_site() -> Pipeline:
 
 
 async def publish(absence: Absence, folder: Path, lane: Lane) -> dict[str, Any]:
-    """All of the absence, and one event more, for which the oldest is too old."""
+    """Publishes all of the absence, and one event more, for which the oldest is too old."""
     file, age = at_the_site(), timedelta(hours=absence.hours)
     publisher = Publisher(
         lambda _: file, lane, age=age, clock=absence.now, pseudonym=PseudonymKeys(folder).pseudonym

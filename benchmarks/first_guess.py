@@ -41,7 +41,7 @@ def prepared(truth: Truth) -> pd.DataFrame:
 
 
 def guesses(truth: Truth, frame: pd.DataFrame, folder: Path) -> tuple[Guess, Guess]:
-    """By the data alone, and with the target named."""
+    """Guesses by the data alone, and with the target named."""
     path = folder / f"{truth.name}.{truth.suffix}"
     match truth.suffix:
         case "csv":

@@ -1,4 +1,4 @@
-"""What the embedded stack costs while nothing happens: memory (PSS) and CPU, program by program.
+"""Cost of the embedded stack while nothing happens: memory (PSS) and CPU, program by program.
 
     python benchmarks/idle.py            # a stack of its own; --home HOME measures one that is up
 
@@ -22,12 +22,12 @@ from penstock.stack.stack import Stack, down, up
 from penstock.stack.stackfile import StackFile
 
 SETTLE_S = 20.0
-"""After the stack is ready: start-up work ends, allocators return what they can."""
+"""Wait after the stack is ready: start-up work ends, allocators return what they can."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def measure(stack: Stack, seconds: float = 60.0) -> dict[str, dict[str, float]]:
-    """By program and `all`: `pss_mb`, and `cpu_percent` of one core over `seconds`."""
+    """Measures by program and `all`: `pss_mb`, and `cpu_percent` of one core over `seconds`."""
     roots = {one.program: one.pid for one in stack.status() if one.pid is not None}
     before = {program: sum(map(ticks, tree(pid))) for program, pid in roots.items()}
     time.sleep(seconds)

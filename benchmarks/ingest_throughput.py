@@ -101,7 +101,7 @@ def events(count: int) -> Iterator[bytes]:
 
 
 class PassThrough:
-    """The same stream with nothing to do: what ingest's own work is measured against."""
+    """Baseline of ingest's own work: the same stream with nothing to do."""
 
     def assigned(self, partitions: Mapping[int, Committed]) -> None:
         pass

@@ -45,7 +45,7 @@ IN, OUT = "bench.latency.in", "bench.latency.out"
 
 
 class Times:
-    """When each event was published, by its id, and the seconds until it was found."""
+    """Times at which each event was published, by its id, and the seconds until it was found."""
 
     def __init__(self) -> None:
         self.published: dict[str, float] = {}

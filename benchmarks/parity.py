@@ -1,4 +1,4 @@
-"""How far apart torch, ONNX Runtime and Triton through Envoy are, on all 48,842 census records.
+"""Distances between torch, ONNX Runtime and Triton through Envoy, on all 48,842 census records.
 
     python benchmarks/parity.py --home HOME      # of a stack where the demo has run
 

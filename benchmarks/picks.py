@@ -93,7 +93,7 @@ def _rows(parts: Path) -> int:
 
 
 def run_split(kind: str, example: str, data: quality.Data, seed: int, chosen: Any) -> Figures:
-    """One study, or with `asha` two of the same trials, on one split."""
+    """Runs one study, or with `asha` two of the same trials, on one split."""
     text = (quality.EXAMPLES / example / "pipeline.yaml").read_text()
     spec = {**read_data(text)}
     spec["training"] = {**spec.get("training", {}), "seed": seed}
@@ -171,7 +171,7 @@ def kept_rows(path: Path) -> dict[str, Figures]:
 
 
 def measured(chosen: argparse.Namespace) -> Iterator[Figures]:
-    """Each figure, after the studies that it wants and that the file does not have."""
+    """Yields each figure, after the studies that it wants and that the file does not have."""
     load = {"credit-risk": quality.credit_risk, "adult-income": quality.adult_income}
     for kind in chosen.figures:
         for example in chosen.data:

@@ -1,4 +1,4 @@
-"""How good the models are, against scikit-learn on the same splits: `python benchmarks/quality.py`.
+"""Quality of the models against scikit-learn's on the same splits: `python benchmarks/quality.py`.
 
 The examples' own pipeline files and data: adult-income, 48,842 people over 5 seeded splits;
 credit-risk, 4,454 loans over 20. Each split (60 % train, 10 % validation, 30 % audit) is written as
@@ -53,9 +53,7 @@ MUST = -0.01
 
 @dataclass(frozen=True)
 class Data:
-    """One example: its features (numbers as float64, all else as text or None), and what is to be
-    foretold.
-    """
+    """Example: its features (numbers as float64, all else as text or None), and what is to be foretold."""
 
     declared: Pipeline
     features: pd.DataFrame

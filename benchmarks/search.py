@@ -202,7 +202,7 @@ def bound(found: Sequence[float], random: Any) -> float:
 
 
 def figure(kind: str, pool: Study, studies: Sequence[Study]) -> dict[str, Any]:
-    """One search against random searches of as many trials."""
+    """Compares one search with random searches of as many trials."""
     size = studies[0].trials
     told: dict[str, Any] = {"search": kind, "trials": size, "seeds": len(studies), "pool": len(pool.tried)}
     if kind == "genetic":

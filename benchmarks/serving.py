@@ -112,7 +112,7 @@ def figure(path: str, in_flight: int, rounds: Sequence[list[float]], seconds: fl
 
 
 def a_row(address: str, pipeline: str) -> service_pb2.ModelInferRequest:
-    """One row of the model's shape: ones and short texts."""
+    """Request with one row of the model's shape: ones and short texts."""
     with grpc.insecure_channel(address) as channel:
         metadata = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelMetadata(
             service_pb2.ModelMetadataRequest(name=pipeline), timeout=10
@@ -179,7 +179,7 @@ def own_stack() -> Iterator[tuple[Stack, str]]:
 
 
 def run(seconds: float = 3.0, home: Path | None = None, pipeline: str | None = None) -> dict[str, Any]:
-    """All of it, as data."""
+    """Runs all of it; returns the report as data."""
     if home is not None:
         return report(Stack(StackFile.read(home)), pipeline or "adult-income", seconds)
     with own_stack() as (stack, name):

@@ -128,7 +128,7 @@ SOURCES = (
 
 
 def read(source: Source) -> Table:
-    """At most MOST_ROWS rows: the first where time divides them, else drawn."""
+    """Reads at most MOST_ROWS rows: the first where time divides them, else drawn."""
     frame = source.load().drop(columns=list(source.without)).dropna(subset=source.target)
     if len(frame) > MOST_ROWS:
         frame = frame.head(MOST_ROWS) if source.time else frame.sample(MOST_ROWS, random_state=0)

@@ -114,7 +114,7 @@ def loop(
     validation: tuple[torch.Tensor, ...],
     cut: Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]] = lambda batch: batch,
 ) -> Callable[[], None]:
-    """One epoch, and the loss on the validation split. The last tensor of each part is its labels."""
+    """Prepares one epoch and the loss on the validation split. The last tensor of each part is its labels."""
     plan = pipeline.trainer
     spec = plan.optimizer
     optimizer = torch.optim.AdamW(model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)

@@ -130,7 +130,7 @@ def plain(parts: Sequence[Path], rows: int, trials: Sequence[dict[str, Any]]) ->
 
 
 def work(waiting: Any, told: Any, parts: Sequence[Path], rows: int) -> None:
-    """One of Optuna's workers: prepares once a family, fits, and tells the objective."""
+    """Works as one of Optuna's workers: prepares once a family, fits, and tells the objective."""
     from penstock.modelkit.build import prepare
     from penstock.modelkit.family import family_of
     from penstock.modelkit.metrics import loss

@@ -22,10 +22,8 @@ from pytorch_widedeep.preprocessing import TabPreprocessor, WidePreprocessor
 LABEL = "__label"
 
 
-def trained(model: dict[str, Any], trainer: dict[str, Any], parts: dict[str, pd.DataFrame], seed: int) -> Any:
-    """Probabilities of the audit part."""
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)
+def prepared(model: dict[str, Any], parts: dict[str, pd.DataFrame]) -> tuple[WideDeep, dict[str, Any]]:
+    """Builds the network, and the inputs of each part, all fitted on the training part."""
     columns = [name for name in parts["train"] if name != LABEL]
     numbers = [name for name in columns if parts["train"][name].dtype.kind == "f"]
     categories = [name for name in columns if name not in numbers]
@@ -65,6 +63,14 @@ def trained(model: dict[str, Any], trainer: dict[str, Any], parts: dict[str, pd.
             mlp_dropout=model["dropout"],
         )
         network = WideDeep(wide=Wide(input_dim=int(wide.wide_dim)), deeptabular=deep)
+    return network, inputs
+
+
+def trained(model: dict[str, Any], trainer: dict[str, Any], parts: dict[str, pd.DataFrame], seed: int) -> Any:
+    """Probabilities of the audit part."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    network, inputs = prepared(model, parts)
     optimizer = torch.optim.AdamW(
         network.parameters(),
         lr=trainer["optimizer"]["learning_rate"],
