@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -258,6 +259,26 @@ async def test_what_is_deleted_further_on_is_not_followed_at_a_start(
     assert [one for one in said if one[0] != "-"] == [("+", 3)]
     assert ("-", 2) in said
     assert (pipelines.get("loans").number, pipelines.ends("loans", 3)) == (3, False)
+
+
+async def test_a_deletion_that_was_read_before_there_was_a_key_is_judged_once_there_is(
+    tmp_path: Path,
+) -> None:
+    made = Keys(tmp_path / "made")
+    made.ensure()
+    past = [packages.applied(made), packages.deleted(made)]
+    followed: list[int] = []
+    pipelines = AppliedPipelines(
+        "penstock.tally", Keys(tmp_path / "keys"), follow=lambda new, old: followed.append(new.number)
+    )
+    assert pipelines.router is not None
+    for event in past:
+        pipelines.router.read(Received(TOPIC, 0, 0, "e", event.ce_type(), {}, encode(event)))
+    assert not pipelines.ends("loans", 1)
+    (tmp_path / "made").rename(tmp_path / "keys")
+    await restored(pipelines, past)
+    assert followed == []
+    assert pipelines.ends("loans", 1)
 
 
 async def test_who_missed_the_deletion_learns_of_it_with_the_next_file(

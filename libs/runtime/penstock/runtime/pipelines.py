@@ -18,7 +18,7 @@ from penstock.contracts.errors import NotFound, PenstockError, Tampered, Unavail
 from penstock.contracts.events import PipelineApplied, PipelineDeleted
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages.facts import verify_fact
-from penstock.packages.keys import Keys
+from penstock.packages.keys import Keys, NoKey
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.restore import Restored
 from penstock.runtime.router import Router, decoded
@@ -68,6 +68,7 @@ class AppliedPipelines(Restored):
         self._newest: Mapping[str, Applied] = {}  # replaced as a whole, so readers need no lock
         self._passed: dict[str, int] = {}  # highest number that was followed or deleted
         self._ends: dict[str, int] = {}  # highest number that is deleted, though its events may yet wait
+        self._unjudged: list[PipelineDeleted] = []  # deletions that were read while there was no key
         self.router = Router(group)
         self.router.read = self._look_ahead
         self.router.on_replay(PipelineApplied)(self._apply)
@@ -104,7 +105,19 @@ class AppliedPipelines(Restored):
             with suppress(PenstockError):  # whoever applies it says what is wrong
                 event = decoded(received)
                 assert isinstance(event, PipelineDeleted)
+                self._unjudged.append(event)
+        self._judge_deletions()
+
+    def _judge_deletions(self) -> None:
+        read, self._unjudged = self._unjudged, []
+        for event in read:
+            try:
                 verify_fact(event, self._keys.trust())
+            except NoKey:
+                self._unjudged.append(event)
+            except PenstockError:
+                continue  # whoever applies it says what is wrong
+            else:
                 self._ends[event.pipeline] = max(event.number, self._ends.get(event.pipeline, 0))
 
     def verify(self, event: PipelineApplied) -> None:
@@ -118,6 +131,7 @@ class AppliedPipelines(Restored):
 
     async def _apply(self, event: PipelineApplied) -> None:
         self.verify(event)
+        self._judge_deletions()
         if self._passed.get(event.pipeline, 0) >= event.number:
             return  # published twice, or deleted since
         if self.ends(event.pipeline, event.number):
