@@ -25,6 +25,7 @@ from trial_pool_suite import (
 from penstock.contracts.errors import Kind
 from penstock.runtime.child import LONGEST_TEXT
 from penstock.testing import lending
+from penstock.testing.wait import until
 from penstock_tuner.pool.process import TrialProcess
 from penstock_tuner.pool.processes import ProcessPool
 from penstock_tuner.trials.workbench import Workbench
@@ -70,8 +71,12 @@ def test_the_death_of_the_fork_server_is_told_and_another_takes_its_place(
     assert failure is not None
     assert failure.kind is Kind.UNAVAILABLE, "no fault of the trial's own: it may be begun again"
     assert gone(pid)
-    pool.start(0, lend(1))
-    assert ended(pool, 0)[0].measured is not None
+
+    def again() -> object:
+        pool.start(0, lend(1))
+        return ended(pool, 0)[0].measured
+
+    until(again, what="another server copies a trial: one that is still dying may take an order, too")
 
 
 def test_what_a_trial_prints_fits_into_its_reason() -> None:
