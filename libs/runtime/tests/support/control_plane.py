@@ -61,7 +61,7 @@ async def running(plane: ControlPlane) -> AsyncIterator[asyncio.Task[None]]:
 
 
 class Topics:
-    """What a user of Kafka sees and does, with a plain client."""
+    """Messages of a prefix as a user of Kafka sends and reads them, with a plain client."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -80,34 +80,19 @@ def environment(folder: Path) -> dict[str, str]:
 
 def make(folder: Path, target: str, within: float = MAKE_WITHIN_S) -> tuple[int, str]:
     """Exit code and output of `make TARGET` there, without its set-up."""
-    done = subprocess.run(
-        ["make", "--old-file", "setup", target],
-        cwd=folder,
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=within,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+    return _ran(folder, ["make", "--old-file", "setup", target], within)
 
 
 def run_tests(folder: Path, *arguments: str, within: float = MAKE_WITHIN_S) -> tuple[int, str]:
     """Exit code and output of pytest in the copy, on its own tests and sources."""
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    places: list[str | Path] = ["-c", ROOT / "pyproject.toml", "--rootdir", folder]
+    return _ran(folder, [*pytest, *places, *arguments], within)
+
+
+def _ran(folder: Path, command: Sequence[str | Path], within: float) -> tuple[int, str]:
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-c",
-            ROOT / "pyproject.toml",
-            "--rootdir",
-            folder,
-            *arguments,
-        ],
+        command,
         cwd=folder,
         env=environment(folder),
         capture_output=True,
